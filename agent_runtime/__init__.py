@@ -1,0 +1,1 @@
+"""The container runtime: images, snapshots and containers of one node, served over gRPC on a unix socket."""

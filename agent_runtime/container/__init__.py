@@ -1,0 +1,1 @@
+"""A container's life: state, spawner protocol, stdio, logs, exit records."""

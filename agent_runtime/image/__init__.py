@@ -1,0 +1,1 @@
+"""Registries, references, the content store by digest, layers and overlay snapshots."""

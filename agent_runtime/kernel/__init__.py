@@ -1,0 +1,1 @@
+"""One door to the kernel: syscalls by ctypes, cgroups, mounts, capabilities, seccomp."""

@@ -1,0 +1,1 @@
+"""How machines become clusters: the lab, virtual machines, systemd units, clouds, examples."""

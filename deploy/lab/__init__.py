@@ -1,0 +1,1 @@
+"""A lab cluster on one machine: hosts made of namespaces, running the very daemons a machine would run."""

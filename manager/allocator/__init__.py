@@ -1,0 +1,1 @@
+"""Pure: published ports today; subnets, VIPs and VNIs with overlay networks."""

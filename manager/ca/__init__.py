@@ -1,0 +1,1 @@
+"""The cluster's certificate authority: root, issuance, tokens' secrets (pure, given key, now and serial)."""

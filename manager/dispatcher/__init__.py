@@ -1,0 +1,1 @@
+"""Pure: liveness of nodes, sessions, assignment sets and their increments."""

@@ -1,0 +1,1 @@
+"""Pure: which tasks a service should gain, lose, restart or replace; the reaper."""

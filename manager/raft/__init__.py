@@ -1,0 +1,1 @@
+"""Consensus. The only importer of pysyncobj; everybody else sees `port.Consensus`."""

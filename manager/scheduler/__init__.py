@@ -1,0 +1,1 @@
+"""Pure: filters, scores, spread, placement and why no node fits."""

@@ -1,0 +1,1 @@
+"""Sealing of bytes at rest: data keys, their wrapping key, AEAD frames."""

@@ -1,0 +1,1 @@
+"""The replicated object store: immutable snapshots, indexes, changes and apply (pure); watch and writer (edge)."""

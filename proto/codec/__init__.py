@@ -1,0 +1,1 @@
+"""Pure translations: model <-> protobuf, stack file -> specs, errors <-> gRPC status."""

@@ -1,0 +1,192 @@
+"""Stored objects: spec, status and bookkeeping, as frozen records.
+
+`version` is the Raft index of the commit that last wrote the object (never a counter of its own) and
+is set at apply; `created_at` and `updated_at` (seconds since the epoch) are stamped by the proposer.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from pyswarm.proto.model.resources import Platform, Resources
+from pyswarm.proto.model.spec import ClusterSpec, NodeSpec, PortConfig, ServiceSpec, TaskSpec
+from pyswarm.proto.model.states import NodeState, Reachability, Role, TaskState, UpdateState
+
+STACK_LABEL = "com.docker.stack.namespace"
+"""Service label naming the stack it belongs to (Docker's own, so that existing tooling reads it)."""
+
+
+class UpdateStatus(Struct, frozen=True, omit_defaults=True):
+    state: UpdateState = UpdateState.UNSET
+    started_at: float = 0.0
+    completed_at: float = 0.0
+    message: str = ""
+
+
+class Service(Struct, frozen=True, omit_defaults=True, tag="service"):
+    """`spec_version` counts changes of the task template or ports; each has a `Revision`."""
+
+    id: str
+    version: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    spec: ServiceSpec = ServiceSpec()
+    previous_spec: ServiceSpec | None = None
+    spec_version: int = 1
+    update_status: UpdateStatus = UpdateStatus()
+    ports: tuple[PortConfig, ...] = ()
+
+    @property
+    def stack(self) -> str:
+        """Name of the stack the service belongs to, or ""."""
+        return self.spec.labels.get(STACK_LABEL, "")
+
+
+def revision_id(service_id: str, spec_version: int) -> str:
+    return f"{service_id}.{spec_version}"
+
+
+class Revision(Struct, frozen=True, omit_defaults=True, tag="revision"):
+    """One version of a service's task template: tasks name it instead of copying the spec.
+
+    Written with the service that introduces it, immutable, deleted by the reaper when it is no longer
+    the service's current one and no task names it.
+    """
+
+    id: str
+    version: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    service_id: str = ""
+    spec_version: int = 1
+    task_template: TaskSpec = TaskSpec()
+    ports: tuple[PortConfig, ...] = ()
+    service_name: str = ""
+
+
+class ContainerStatus(Struct, frozen=True, omit_defaults=True):
+    container_id: str = ""
+    pid: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
+
+
+class TaskStatus(Struct, frozen=True, omit_defaults=True):
+    state: TaskState = TaskState.NEW
+    timestamp: float = 0.0
+    message: str = ""
+    err: str = ""
+    container_status: ContainerStatus | None = None
+
+
+class Task(Struct, frozen=True, omit_defaults=True, tag="task"):
+    """One attempt to run one container. Never restarted, bound to one node for life.
+
+    `slot` is the replica number from 1 (0 for a global service, whose slot is the node). `desired_state`
+    is written by managers only, `status` after ASSIGNED by the agent only; both only grow.
+    A replacement waits with desired state READY until `start_after` (seconds since the epoch).
+    """
+
+    id: str
+    version: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    service_id: str = ""
+    slot: int = 0
+    node_id: str = ""
+    spec_version: int = 1
+    status: TaskStatus = TaskStatus()
+    desired_state: TaskState = TaskState.RUNNING
+    start_after: float = 0.0
+    why: str = ""
+
+    @property
+    def state(self) -> TaskState:
+        return self.status.state
+
+    @property
+    def revision_id(self) -> str:
+        return revision_id(self.service_id, self.spec_version)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether managers still want it to run (it may be dead all the same)."""
+        return self.desired_state <= TaskState.RUNNING
+
+    @property
+    def is_live(self) -> bool:
+        """Wanted and not dead: it fills its slot."""
+        return self.desired_state <= TaskState.RUNNING and self.status.state <= TaskState.RUNNING
+
+
+class NodeDescription(Struct, frozen=True, omit_defaults=True):
+    """What the agent says of its machine; untrusted except for what the certificate proves."""
+
+    hostname: str = ""
+    platform: Platform = Platform()
+    resources: Resources = Resources()
+    engine_version: str = ""
+    engine_labels: Mapping[str, str] = {}
+
+
+class NodeStatus(Struct, frozen=True, omit_defaults=True):
+    state: NodeState = NodeState.UNKNOWN
+    message: str = ""
+    addr: str = ""
+    changed_at: float = 0.0
+
+
+class ManagerStatus(Struct, frozen=True, omit_defaults=True):
+    """A manager's membership of the consensus group.
+
+    `leader` and `reachability` are filled in when asked, not stored.
+    """
+
+    raft_id: str = ""
+    addr: str = ""
+    reachability: Reachability = Reachability.UNSET
+    leader: bool = False
+
+
+class Node(Struct, frozen=True, omit_defaults=True, tag="node"):
+    """`spec.role` is the wish, `role` what the certificate says today."""
+
+    id: str
+    version: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    spec: NodeSpec = NodeSpec()
+    description: NodeDescription = NodeDescription()
+    status: NodeStatus = NodeStatus()
+    role: Role = Role.WORKER
+    manager_status: ManagerStatus | None = None
+
+
+class JoinTokens(Struct, frozen=True, omit_defaults=True):
+    worker: str = ""
+    manager: str = ""
+
+
+class RootCA(Struct, frozen=True, omit_defaults=True):
+    """`key_pem` lives only in the replicated store, which is sealed at rest; it never crosses the API."""
+
+    certificate_pem: str = ""
+    key_pem: str = ""
+    digest: str = ""
+    join_tokens: JoinTokens = JoinTokens()
+
+
+class Cluster(Struct, frozen=True, omit_defaults=True, tag="cluster"):
+    """The one object about the whole. `blacklist` maps removed node ids to when their certificates have expired."""
+
+    id: str
+    version: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    spec: ClusterSpec = ClusterSpec()
+    root_ca: RootCA = RootCA()
+    blacklist: Mapping[str, float] = {}
+
+
+Object = Service | Revision | Task | Node | Cluster
+"""Anything the store keeps. Secrets, configs, networks and volumes join this union with their issues."""

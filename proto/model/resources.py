@@ -1,0 +1,29 @@
+"""Resources and their arithmetic. CPUs in billionths, memory in bytes; 0 means "not limited" or "none reserved"."""
+
+from msgspec import Struct
+
+
+class Platform(Struct, frozen=True, omit_defaults=True):
+    architecture: str = ""
+    os: str = ""
+
+
+class Resources(Struct, frozen=True, omit_defaults=True):
+    nano_cpus: int = 0
+    memory_bytes: int = 0
+    pids: int = 0
+
+    def __add__(self, other: "Resources") -> "Resources":
+        return Resources(
+            self.nano_cpus + other.nano_cpus, self.memory_bytes + other.memory_bytes, self.pids + other.pids
+        )
+
+    def __sub__(self, other: "Resources") -> "Resources":
+        return Resources(
+            self.nano_cpus - other.nano_cpus, self.memory_bytes - other.memory_bytes, self.pids - other.pids
+        )
+
+
+class ResourceRequirements(Struct, frozen=True, omit_defaults=True):
+    limits: Resources = Resources()
+    reservations: Resources = Resources()

@@ -1,0 +1,135 @@
+"""Specs: what the user asked for. The system never edits one.
+
+Defaults are Docker Swarm's (docker/cli cli/command/service/opts.go). A time is in seconds.
+Tuples, not lists, and frozen mappings by convention: a spec is shared by every snapshot that holds it.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from pyswarm.proto.model.resources import Platform, ResourceRequirements
+from pyswarm.proto.model.states import (
+    Availability,
+    FailureAction,
+    MountType,
+    PublishMode,
+    RestartCondition,
+    Role,
+    UpdateOrder,
+)
+
+
+class Mount(Struct, frozen=True, omit_defaults=True):
+    type: MountType = MountType.BIND
+    source: str = ""
+    target: str = ""
+    read_only: bool = False
+    tmpfs_size_bytes: int = 0
+
+
+class ContainerSpec(Struct, frozen=True, omit_defaults=True):
+    image: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    dir: str = ""
+    user: str = ""
+    hostname: str = ""
+    labels: Mapping[str, str] = {}
+    mounts: tuple[Mount, ...] = ()
+    stop_signal: str = ""
+    stop_grace_period_seconds: float = 10.0
+    capability_add: tuple[str, ...] = ()
+    capability_drop: tuple[str, ...] = ()
+    read_only: bool = False
+    init: bool = False
+    tty: bool = False
+
+
+class RestartPolicy(Struct, frozen=True, omit_defaults=True):
+    """`window_seconds` 0 counts attempts over the slot's whole history; `max_attempts` 0 never gives up."""
+
+    condition: RestartCondition = RestartCondition.ANY
+    delay_seconds: float = 5.0
+    max_attempts: int = 0
+    window_seconds: float = 0.0
+
+
+class Placement(Struct, frozen=True, omit_defaults=True):
+    constraints: tuple[str, ...] = ()
+    preferences: tuple[str, ...] = ()
+    max_replicas: int = 0
+    platforms: tuple[Platform, ...] = ()
+
+
+class TaskSpec(Struct, frozen=True, omit_defaults=True):
+    container_spec: ContainerSpec = ContainerSpec()
+    resources: ResourceRequirements = ResourceRequirements()
+    restart_policy: RestartPolicy = RestartPolicy()
+    placement: Placement = Placement()
+    force_update: int = 0
+
+
+class ReplicatedMode(Struct, frozen=True, omit_defaults=True):
+    replicas: int = 1
+
+
+class GlobalMode(Struct, frozen=True, omit_defaults=True):
+    pass
+
+
+class ServiceMode(Struct, frozen=True, omit_defaults=True):
+    """Exactly one is set. (`global` is a keyword of Python, hence the suffix.)"""
+
+    replicated: ReplicatedMode | None = None
+    global_mode: GlobalMode | None = None
+
+
+class UpdateConfig(Struct, frozen=True, omit_defaults=True):
+    """`parallelism` 0 updates all slots at once."""
+
+    parallelism: int = 1
+    delay_seconds: float = 0.0
+    failure_action: FailureAction = FailureAction.PAUSE
+    monitor_seconds: float = 5.0
+    max_failure_ratio: float = 0.0
+    order: UpdateOrder = UpdateOrder.STOP_FIRST
+
+
+class PortConfig(Struct, frozen=True, omit_defaults=True):
+    """`published_port` 0 asks the allocator for one."""
+
+    name: str = ""
+    protocol: str = "tcp"
+    target_port: int = 0
+    published_port: int = 0
+    publish_mode: PublishMode = PublishMode.INGRESS
+
+
+class EndpointSpec(Struct, frozen=True, omit_defaults=True):
+    mode: str = "vip"
+    ports: tuple[PortConfig, ...] = ()
+
+
+class ServiceSpec(Struct, frozen=True, omit_defaults=True):
+    name: str = ""
+    labels: Mapping[str, str] = {}
+    task_template: TaskSpec = TaskSpec()
+    mode: ServiceMode = ServiceMode()
+    update_config: UpdateConfig = UpdateConfig()
+    rollback_config: UpdateConfig = UpdateConfig()
+    endpoint_spec: EndpointSpec = EndpointSpec()
+
+
+class NodeSpec(Struct, frozen=True, omit_defaults=True):
+    name: str = ""
+    labels: Mapping[str, str] = {}
+    role: Role = Role.WORKER
+    availability: Availability = Availability.ACTIVE
+
+
+class ClusterSpec(Struct, frozen=True, omit_defaults=True):
+    task_history_retention_limit: int = 5
+    heartbeat_period_seconds: float = 1.0
+    node_cert_expiry_seconds: float = 90 * 24 * 3600.0

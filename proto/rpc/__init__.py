@@ -1,0 +1,1 @@
+"""The edge of gRPC: channels, servers, TLS, interceptors (deadline, caller identity, access, error mapping)."""

@@ -1,0 +1,1 @@
+"""The worker: node supervisor, agent, network. Never imports `manager` or `agent_runtime`."""

@@ -1,0 +1,1 @@
+"""Assignments, task controllers, reporter, journal, enrolment and certificate renewal."""

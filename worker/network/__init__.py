@@ -1,0 +1,1 @@
+"""The node's network: plan (pure: desired -> operations), netlink and nft edges."""

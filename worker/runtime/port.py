@@ -1,0 +1,35 @@
+"""The runtime as the agent needs it. Implemented by `client.py` over gRPC to agent_runtime; a fake ships beside it.
+
+Messages are those of `proto/v1/runtime.proto`: the port adds no second vocabulary.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from pyswarm.proto.v1 import runtime_pb2 as pb
+
+
+class RuntimePort(Protocol):
+    """Every method raises `SwarmError`s (NotFound, Unavailable, ...), never `grpc.RpcError`."""
+
+    async def version(self) -> pb.RuntimeVersion: ...
+
+    def pull(self, reference: str) -> AsyncIterator[pb.PullProgress]:
+        """Pull an image; the last message carries it."""
+
+    async def images(self) -> list[pb.Image]: ...
+
+    async def create(self, container_id: str, config: pb.ContainerConfig) -> pb.Container: ...
+
+    async def start(self, container_id: str) -> pb.Container: ...
+
+    async def stop(self, container_id: str, *, grace_seconds: float) -> pb.Container: ...
+
+    async def remove(self, container_id: str, *, force: bool = False) -> None: ...
+
+    async def containers(self) -> list[pb.Container]: ...
+
+    def watch(self) -> AsyncIterator[pb.Container]:
+        """Yield every container, then each change of one."""
+
+    def logs(self, container_id: str, *, follow: bool, tail: int, since: float) -> AsyncIterator[pb.LogRecord]: ...

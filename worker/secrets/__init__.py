@@ -1,0 +1,1 @@
+"""Secrets and configs on the worker: arrives with its issue."""

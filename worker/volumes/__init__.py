@@ -1,0 +1,1 @@
+"""Volumes of tasks: bind and tmpfs today; named volumes with their issue."""
