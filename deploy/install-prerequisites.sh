@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Install the Debian packages that pyswarm, its lab and its tests use; do nothing when all are there.
+set -euo pipefail
+
+packages=(
+  busybox-static      # the lab's web image
+  docker-registry     # a real registry for the lab and the tests
+  iproute2            # network namespaces of the lab's hosts
+  libnftables1        # published ports, NAT
+  libseccomp2         # seccomp filters
+  nftables
+  openssl             # the tests' hostile clients
+  procps
+  python3-venv
+  util-linux          # nsenter, unshare
+)
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
+
+if [ "$(id -u)" -ne 0 ]; then
+  echo "These packages are missing: ${missing[*]}" >&2
+  echo "Run as root, or install them first: apt-get install ${missing[*]}" >&2
+  exit 1
+fi
+echo "Installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+# A package's own service must not start here: the lab runs its registry itself.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  trap 'rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' > "$policy"
+  chmod 755 "$policy"
+fi
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
