@@ -1,4 +1,4 @@
-"""What `pyswarm lab up` shows once the cluster stands: an image in the registry, a stack, a page, and what to type next."""
+"""What `pyswarm lab up` shows once the cluster stands: an image, a stack, its page, and what to type next."""
 
 import subprocess
 from pathlib import Path
@@ -10,7 +10,10 @@ from pyswarm.deploy.lab.topology import REGISTRY, REGISTRY_PORT
 STACK = "web"
 PORT = 8080
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "web.yaml"
-_FETCH = "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1], timeout=float(sys.argv[2])).read().decode())"
+_FETCH = """\
+import sys, urllib.request
+sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=float(sys.argv[2])).read().decode())
+"""
 
 
 def push_web_image(lab: Lab, version: str) -> str:

@@ -1,0 +1,249 @@
+"""The Control service: what people and tools ask of the cluster.
+
+Only decodes, asks a pure function what to change, has it written, and encodes. Reads go through a read
+barrier, so they see every write acknowledged before them. All methods but `Watch` and `GetInfo` run on the
+leader; `proto/rpc/forward.py` brings them there.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from pyswarm.manager.api.selection import find_nodes, find_services, in_stack, one_node, one_service
+from pyswarm.manager.api.watch import watch_events
+from pyswarm.manager.ca.tokens import rotate_join_token
+from pyswarm.manager.leader.roles import check_demotion
+from pyswarm.manager.orchestrator import services as decide
+from pyswarm.manager.raft.port import Consensus
+from pyswarm.manager.store.changes import Plan, Update
+from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.manager.store.store import Store
+from pyswarm.manager.store.writer import Writer
+from pyswarm.proto.clock import Clock
+from pyswarm.proto.codec.messages import from_message, to_message
+from pyswarm.proto.codec.validate import validate_service_spec
+from pyswarm.proto.entropy import Entropy
+from pyswarm.proto.errors import FailedPrecondition, Internal, InvalidArgument, OutOfSequence
+from pyswarm.proto.log import get_logger
+from pyswarm.proto.model.objects import Cluster, ManagerStatus, Node
+from pyswarm.proto.model.spec import NodeSpec, ServiceSpec
+from pyswarm.proto.model.states import Availability, Reachability, Role
+from pyswarm.proto.v1 import control_pb2 as pb
+from pyswarm.proto.v1 import control_pb2_grpc, types_pb2
+from pyswarm.proto.version import VERSION
+
+log = get_logger(__name__)
+
+
+class ControlServicer(control_pb2_grpc.ControlServicer):
+    """Serves the Control API of one manager."""
+
+    def __init__(self, *, store: Store, writer: Writer, consensus: Consensus, clock: Clock, entropy: Entropy) -> None:
+        self._store = store
+        self._writer = writer
+        self._consensus = consensus
+        self._clock = clock
+        self._entropy = entropy
+
+    async def _read(self) -> Snapshot:
+        await self._consensus.read_barrier()
+        return self._store.view
+
+    # -- the cluster
+
+    async def GetCluster(self, request: pb.GetClusterRequest, context: Any) -> types_pb2.Cluster:
+        return to_message(_cluster(await self._read()), types_pb2.Cluster)
+
+    async def RotateJoinToken(self, request: pb.RotateJoinTokenRequest, context: Any) -> types_pb2.JoinTokens:
+        role = Role(request.role)
+        if role is Role.UNSET:
+            raise InvalidArgument("no role given", remedy="Rotate the token of `worker` or of `manager`.")
+        secret = self._entropy.bytes(16)
+
+        def rotate(seen: Snapshot) -> Plan:
+            cluster = _cluster(seen)
+            root_ca = rotate_join_token(cluster.root_ca, role, secret)
+            return Plan((Update(replace(cluster, root_ca=root_ca)),), why=f"rotated the {role.name.lower()} join token")
+
+        await self._writer.update(rotate)
+        log.info("join token rotated", role=role.name.lower())
+        return to_message(_cluster(self._store.view).root_ca.join_tokens, types_pb2.JoinTokens)
+
+    async def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.Info:
+        """What this manager knows of itself and its cluster, without asking the others: answers without a quorum."""
+        seen, leadership = self._store.view, self._consensus.leadership
+        leader = leadership.leader
+        return pb.Info(
+            node_id=self._consensus.self_member.node_id,
+            cluster_id=seen.cluster.id if seen.cluster else "",
+            leader_node_id=leader.node_id if leader else "",
+            leader_addr=leader.api_addr if leader else "",
+            is_leader=leadership.is_leader,
+            term=leadership.term,
+            applied_version=self._consensus.applied_index,
+            managers=len(self._consensus.members()),
+            nodes=sum(1 for _ in seen.nodes()),
+            server_version=VERSION,
+        )
+
+    # -- nodes
+
+    async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
+        seen = await self._read()
+        found = find_nodes(seen, [*request.ids, *request.id_prefixes])
+        return pb.ListNodesResponse(nodes=[self._node_message(node) for node in found], version=seen.version)
+
+    def _node_message(self, node: Node) -> types_pb2.Node:
+        """Return the node with its manager status completed by what consensus observes now."""
+        return to_message(_with_reachability(node, self._consensus), types_pb2.Node)
+
+    async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Any) -> types_pb2.Node:
+        spec = from_message(request.spec, NodeSpec)
+        if spec.role is Role.UNSET or spec.availability is Availability.UNSET:
+            raise InvalidArgument(
+                "a node's spec names its role and availability", remedy="Read the node, change it, send it back."
+            )
+        reachable = self._consensus.reachable()
+
+        def update(seen: Snapshot) -> Plan:
+            node = one_node(seen, request.id)
+            if request.version and node.version != request.version:
+                raise OutOfSequence(f"node {node.id} is at version {node.version}, not {request.version}")
+            if node.spec.role is Role.MANAGER and spec.role is Role.WORKER:
+                check_demotion(seen, node.id, reachable)
+            return Plan((Update(replace(node, spec=spec)),), why="the operator changed the node's spec")
+
+        await self._writer.update(update)
+        return self._node_message(one_node(self._store.view, request.id))
+
+    async def RemoveNode(self, request: pb.RemoveNodeRequest, context: Any) -> pb.RemoveNodeResponse:
+        def remove(seen: Snapshot) -> Plan:
+            node = one_node(seen, request.id)
+            if any(member.node_id == node.id for member in self._consensus.members()):
+                raise FailedPrecondition(
+                    f"node {node.id} ({node.description.hostname}) is a manager and a member of the consensus group",
+                    remedy=f"Demote it first: `pyswarm node demote {node.id}`.",
+                )
+            return decide.remove_node(seen, node.id, force=request.force, now=self._clock.now())
+
+        await self._writer.update(remove)
+        return pb.RemoveNodeResponse()
+
+    # -- services and tasks
+
+    async def CreateService(self, request: pb.CreateServiceRequest, context: Any) -> types_pb2.Service:
+        spec = from_message(request.spec, ServiceSpec)
+        validate_service_spec(spec)
+        await self._writer.update(lambda seen: decide.create_service(seen, spec, new_id=self._entropy.new_id))
+        return to_message(one_service(self._store.view, spec.name), types_pb2.Service)
+
+    async def UpdateService(self, request: pb.UpdateServiceRequest, context: Any) -> types_pb2.Service:
+        spec = from_message(request.spec, ServiceSpec)
+        if not request.rollback:
+            validate_service_spec(spec)
+
+        def update(seen: Snapshot) -> Plan:
+            service = one_service(seen, request.id)
+            return decide.update_service(seen, service.id, request.version, spec, rollback=request.rollback)
+
+        await self._writer.update(update)
+        return to_message(one_service(self._store.view, request.id), types_pb2.Service)
+
+    async def RemoveService(self, request: pb.RemoveServiceRequest, context: Any) -> pb.RemoveServiceResponse:
+        await self._writer.update(lambda seen: decide.remove_service(seen, one_service(seen, request.id).id))
+        return pb.RemoveServiceResponse()
+
+    async def ListServices(self, request: pb.ListServicesRequest, context: Any) -> pb.ListServicesResponse:
+        seen = await self._read()
+        found = in_stack(find_services(seen, request.ids), request.stack)
+        response = pb.ListServicesResponse(version=seen.version)
+        for service in found:
+            running, desired = decide.service_status(seen, service)
+            response.services.append(to_message(service, types_pb2.Service))
+            response.statuses.append(pb.ServiceStatus(service_id=service.id, running=running, desired=desired))
+        return response
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
+        seen = await self._read()
+        if request.service_ids or request.stack:
+            services = in_stack(find_services(seen, request.service_ids), request.stack)
+            tasks = [task for service in services for task in seen.tasks_of_service(service.id)]
+        elif request.node_ids:
+            tasks = [task for node in find_nodes(seen, request.node_ids) for task in seen.tasks_of_node(node.id)]
+        else:
+            tasks = list(seen.tasks())
+        if request.ids:
+            tasks = [task for task in tasks if any(task.id.startswith(wanted) for wanted in request.ids)]
+        revisions = {t.revision_id: r for t in tasks if (r := seen.revision_of(t)) is not None}
+        nodes = {t.node_id: n for t in tasks if (n := seen.node(t.node_id)) is not None}
+        return pb.ListTasksResponse(
+            tasks=[to_message(t, types_pb2.Task) for t in tasks],
+            revisions=[to_message(revisions[key], types_pb2.Revision) for key in sorted(revisions)],
+            nodes=[to_message(nodes[key], types_pb2.Node) for key in sorted(nodes)],
+            services=[
+                to_message(s, types_pb2.Service)
+                for key in sorted({t.service_id for t in tasks})
+                if (s := seen.service(key)) is not None
+            ],
+            version=seen.version,
+        )
+
+    # -- stacks
+
+    async def ApplyStack(self, request: pb.ApplyStackRequest, context: Any) -> pb.ApplyStackResponse:
+        specs = [from_message(message, ServiceSpec) for message in request.services]
+        for spec in specs:
+            validate_service_spec(spec)
+        outcome: Sequence[decide.StackChange] = ()
+
+        def apply(seen: Snapshot) -> Plan:
+            nonlocal outcome
+            plan, outcome = decide.apply_stack(
+                seen, request.name, specs, prune=request.prune, new_id=self._entropy.new_id
+            )
+            return plan
+
+        version, _ = await self._writer.update(apply)
+        return pb.ApplyStackResponse(changes=_stack_changes(outcome), version=version)
+
+    async def RemoveStack(self, request: pb.RemoveStackRequest, context: Any) -> pb.RemoveStackResponse:
+        outcome: Sequence[decide.StackChange] = ()
+
+        def remove(seen: Snapshot) -> Plan:
+            nonlocal outcome
+            plan, outcome = decide.remove_stack(seen, request.name)
+            return plan
+
+        await self._writer.update(remove)
+        return pb.RemoveStackResponse(changes=_stack_changes(outcome))
+
+    # -- watching
+
+    async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchEvents]:
+        async for message in watch_events(self._store, request):
+            yield message
+
+
+def _cluster(seen: Snapshot) -> Cluster:
+    if seen.cluster is None:
+        raise Internal("the cluster object is missing from the store")
+    return seen.cluster
+
+
+def _with_reachability(node: Node, consensus: Consensus) -> Node:
+    member = next((m for m in consensus.members() if m.node_id == node.id), None)
+    if member is None:
+        return node if node.manager_status is None else replace(node, manager_status=None)
+    leader = consensus.leadership.leader
+    status = ManagerStatus(
+        raft_id=member.raft_id,
+        addr=member.api_addr,
+        reachability=Reachability.REACHABLE if member.raft_id in consensus.reachable() else Reachability.UNREACHABLE,
+        leader=leader is not None and leader.raft_id == member.raft_id,
+    )
+    return replace(node, manager_status=status)
+
+
+def _stack_changes(outcome: Sequence[decide.StackChange]) -> list[pb.StackChange]:
+    return [pb.StackChange(service_id=c.service_id, name=c.name, action=c.action) for c in outcome]
