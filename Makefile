@@ -16,3 +16,43 @@ $(VENV)/.ready: pyproject.toml setup.py requirements.lock
 	@mkdir -p build/tree/pyswarm && for room in proto manager worker agent_runtime deploy; do ln -sfn ../../../$$room build/tree/pyswarm/$$room; done
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+# --- a lab cluster on this machine: three managers, two workers, a registry, the example stack
+
+MANAGERS ?= 3
+WORKERS ?= 2
+
+.PHONY: lab lab-down
+lab: build
+	@pyswarm lab up --managers $(MANAGERS) --workers $(WORKERS)
+
+lab-down: build
+	@pyswarm lab down --if-exists
+
+# --- tests: `make test` is what decides; the others are its parts
+
+.PHONY: test test-quick test-e2e lint
+test: build
+	@$(PY) -m pytest -q tests
+
+test-quick: build
+	@$(PY) -m pytest -q tests -m "not kernel and not e2e"
+
+test-e2e: build
+	@$(PY) -m pytest -q tests/e2e
+
+lint: build
+	@ruff check .
+	@ruff format --check --quiet .
+	@mypy
+	@lint-imports --no-cache
+
+.PHONY: lock
+lock: build
+	@$(PY) -m pip install --quiet pip-tools
+	@pip-compile --quiet --extra dev --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+	  --no-emit-find-links --allow-unsafe --strip-extras -o requirements.lock pyproject.toml
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) build dist *.egg-info proto/v1/*_pb2.py proto/v1/*_pb2.pyi proto/v1/*_pb2_grpc.py proto/v1/*_pb2_grpc.pyi

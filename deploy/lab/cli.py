@@ -61,8 +61,11 @@ def up(name: str, managers: int | None, workers: int | None, bare: bool) -> None
 
 @lab.command(help="Stop a lab and remove all of it.")
 @_name
+@click.option("--if-exists", is_flag=True, help="Succeed when there is no such lab.")
 @_explained
-def down(name: str) -> None:
+def down(name: str, if_exists: bool) -> None:
+    if if_exists and name not in Lab.names():
+        return
     Lab.load(name).down()
     click.echo(f"lab {name} is gone")
 
