@@ -1,0 +1,137 @@
+"""One immutable view of everything the cluster knows, at one version (pure).
+
+Taking a view costs nothing, keeping it costs what has changed since; a decision reads one view and
+cannot be surprised. Everything iterates in a fixed order. Writing is transition.py's matter, following
+changes watch.py's.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from immutables import Map
+
+from pyswarm.manager.store.changes import Change, Kind
+from pyswarm.manager.store.tables import Draft, Tables, name_key
+from pyswarm.manager.store.transition import Event, transition
+from pyswarm.proto.model.objects import Cluster, Node, Object, Revision, Service, Task
+
+T = TypeVar("T")
+
+
+class Snapshot:
+    """`version` is the index of the last entry in it. Never changed once made."""
+
+    __slots__ = ("_tables", "version")
+
+    def __init__(self, tables: Tables = Tables(), version: int = 0) -> None:  # noqa: B008 - immutable
+        self._tables = tables
+        self.version = version
+
+    @classmethod
+    def of(cls, *objects: Object, version: int = 0) -> "Snapshot":
+        """Return a view of exactly these objects, each at the version it carries (of two with one id, the last)."""
+        draft = Draft(Tables())
+        seen: dict[tuple[type[Object], str], Object] = {}
+        for object in objects:
+            key = (type(object), object.id)
+            draft.put(object, seen.get(key))
+            seen[key] = object
+        return cls(draft.freeze(), version)
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The one cluster object, None only before the bootstrap entry."""
+        return next(iter(self._tables.clusters.values()), None)
+
+    def get(self, kind: Kind, id: str) -> Object | None:
+        return self._tables.get(kind, id)
+
+    def node(self, id: str) -> Node | None:
+        return self._tables.nodes.get(id)
+
+    def service(self, id: str) -> Service | None:
+        return self._tables.services.get(id)
+
+    def task(self, id: str) -> Task | None:
+        return self._tables.tasks.get(id)
+
+    def revision(self, id: str) -> Revision | None:
+        return self._tables.revisions.get(id)
+
+    def nodes(self) -> Iterator[Node]:
+        """Every node, by id. (Sorting costs n log n: a loop over all tasks is for the few who need all.)"""
+        return _by_id(self._tables.nodes)
+
+    def services(self) -> Iterator[Service]:
+        """Every service, by id."""
+        return _by_id(self._tables.services)
+
+    def tasks(self) -> Iterator[Task]:
+        """Every task, dead ones included, by id."""
+        return _by_id(self._tables.tasks)
+
+    def revisions(self) -> Iterator[Revision]:
+        """Every revision, by id."""
+        return _by_id(self._tables.revisions)
+
+    def count(self, kind: Kind) -> int:
+        """Return how many objects of `kind` there are, without walking over them."""
+        tables = self._tables
+        return len(
+            {
+                "cluster": tables.clusters,
+                "node": tables.nodes,
+                "service": tables.services,
+                "revision": tables.revisions,
+                "task": tables.tasks,
+            }[kind]
+        )
+
+    def tasks_of_service(self, service_id: str) -> tuple[Task, ...]:
+        """Return the service's tasks, dead ones included, by slot, then age, then id."""
+        return _in_slot_order(self._tables.tasks_by_service.get(service_id))
+
+    def tasks_of_node(self, node_id: str) -> tuple[Task, ...]:
+        """Return the tasks assigned to the node, dead ones included, by slot, then age, then id."""
+        return _in_slot_order(self._tables.tasks_by_node.get(node_id))
+
+    def revisions_of_service(self, service_id: str) -> tuple[Revision, ...]:
+        """Return the service's revisions, oldest first."""
+        found = self._tables.revisions_by_service.get(service_id)
+        return tuple(sorted(found.values(), key=lambda r: (r.spec_version, r.id))) if found is not None else ()
+
+    def revision_of(self, task: Task) -> Revision | None:
+        """Return the spec the task was made from; None when it has been reaped."""
+        return self._tables.revisions.get(task.revision_id)
+
+    def service_by_name(self, name: str) -> Service | None:
+        """Return the service of exactly this name; case does not count."""
+        id = self._tables.service_ids.get(name_key(name))
+        return self._tables.services.get(id) if id is not None else None
+
+    def with_changes(self, changes: Sequence[Change], *, version: int) -> "Snapshot":
+        """Return the view after `changes`; the objects written get `version`.
+
+        Raises:
+            Conflict: a check of one of them fails.
+            InvalidChanges: one object is written twice, or has no id.
+        """
+        return self.step(changes, version=version)[0]
+
+    def step(self, changes: Sequence[Change], *, version: int) -> tuple["Snapshot", tuple[Event, ...]]:
+        """As `with_changes`, and also return what happened to each object."""
+        tables, events = transition(self._tables, changes, version)
+        return Snapshot(tables, version), events
+
+    def __repr__(self) -> str:
+        return f"<Snapshot version={self.version} nodes={self.count('node')} tasks={self.count('task')}>"
+
+
+def _by_id(objects: Map[str, T]) -> Iterator[T]:
+    return (objects[id] for id in sorted(objects))
+
+
+def _in_slot_order(tasks: Map[str, Task] | None) -> tuple[Task, ...]:
+    if tasks is None:
+        return ()
+    return tuple(sorted(tasks.values(), key=lambda t: (t.slot, t.created_at, t.id)))

@@ -1,0 +1,170 @@
+"""The persistent maps behind a snapshot, and the draft in which the next ones are prepared (pure).
+
+`Tables` is what a `Snapshot` reads: objects by kind and id, and the indexes. A `Draft` costs as much as
+the objects it touches, never as much as the store; it keeps the indexes true to the objects and checks
+nothing else (transition.py does). Maps iterate in an order that depends on the process: readers sort.
+"""
+
+from typing import Generic, NamedTuple, TypeVar
+
+from immutables import Map, MapMutation
+
+from pyswarm.manager.store.changes import Kind
+from pyswarm.proto.model.objects import Cluster, Node, Object, Revision, Service, Task
+
+T = TypeVar("T")
+
+_KINDS: dict[type[Object], Kind] = {
+    Cluster: "cluster",
+    Node: "node",
+    Service: "service",
+    Revision: "revision",
+    Task: "task",
+}
+
+
+def kind_of(object: Object) -> Kind:
+    return _KINDS[type(object)]
+
+
+def name_key(name: str) -> str:
+    """Service names are unique whatever their case."""
+    return name.casefold()
+
+
+class Tables(NamedTuple):
+    """Objects by id; tasks and revisions once more by what they belong to; service ids by name key."""
+
+    clusters: Map[str, Cluster] = Map()
+    nodes: Map[str, Node] = Map()
+    services: Map[str, Service] = Map()
+    revisions: Map[str, Revision] = Map()
+    tasks: Map[str, Task] = Map()
+    tasks_by_service: Map[str, Map[str, Task]] = Map()
+    tasks_by_node: Map[str, Map[str, Task]] = Map()
+    revisions_by_service: Map[str, Map[str, Revision]] = Map()
+    service_ids: Map[str, str] = Map()
+
+    def get(self, kind: Kind, id: str) -> Object | None:
+        if kind == "task":
+            return self.tasks.get(id)
+        if kind == "node":
+            return self.nodes.get(id)
+        if kind == "service":
+            return self.services.get(id)
+        if kind == "revision":
+            return self.revisions.get(id)
+        return self.clusters.get(id)
+
+
+class Draft:
+    """Tables under change; `freeze` ends it."""
+
+    def __init__(self, base: Tables) -> None:
+        self._clusters = base.clusters.mutate()
+        self._nodes = base.nodes.mutate()
+        self._services = base.services.mutate()
+        self._revisions = base.revisions.mutate()
+        self._tasks = base.tasks.mutate()
+        self._tasks_by_service = _Groups(base.tasks_by_service)
+        self._tasks_by_node = _Groups(base.tasks_by_node)
+        self._revisions_by_service = _Groups(base.revisions_by_service)
+        self._service_ids = base.service_ids.mutate()
+
+    def put(self, object: Object, old: Object | None) -> None:
+        """Store `object` in place of `old`, which is what the draft holds under its id."""
+        if isinstance(object, Task):
+            if isinstance(old, Task):
+                if old.service_id != object.service_id:
+                    self._tasks_by_service.remove(old.service_id, old.id)
+                if old.node_id != object.node_id:
+                    self._tasks_by_node.remove(old.node_id, old.id)
+            self._tasks[object.id] = object
+            self._tasks_by_service.add(object.service_id, object.id, object)
+            self._tasks_by_node.add(object.node_id, object.id, object)
+        elif isinstance(object, Node):
+            self._nodes[object.id] = object
+        elif isinstance(object, Service):
+            if isinstance(old, Service):
+                self._release_name(old)
+            self._services[object.id] = object
+            if object.spec.name:
+                self._service_ids[name_key(object.spec.name)] = object.id
+        elif isinstance(object, Revision):
+            if isinstance(old, Revision) and old.service_id != object.service_id:
+                self._revisions_by_service.remove(old.service_id, old.id)
+            self._revisions[object.id] = object
+            self._revisions_by_service.add(object.service_id, object.id, object)
+        else:
+            self._clusters[object.id] = object
+
+    def remove(self, old: Object) -> None:
+        """Forget `old`, which is what the draft holds under its id."""
+        if isinstance(old, Task):
+            del self._tasks[old.id]
+            self._tasks_by_service.remove(old.service_id, old.id)
+            self._tasks_by_node.remove(old.node_id, old.id)
+        elif isinstance(old, Node):
+            del self._nodes[old.id]
+        elif isinstance(old, Service):
+            del self._services[old.id]
+            self._release_name(old)
+        elif isinstance(old, Revision):
+            del self._revisions[old.id]
+            self._revisions_by_service.remove(old.service_id, old.id)
+        else:
+            del self._clusters[old.id]
+
+    def freeze(self) -> Tables:
+        return Tables(
+            self._clusters.finish(),
+            self._nodes.finish(),
+            self._services.finish(),
+            self._revisions.finish(),
+            self._tasks.finish(),
+            self._tasks_by_service.freeze(),
+            self._tasks_by_node.freeze(),
+            self._revisions_by_service.freeze(),
+            self._service_ids.finish(),
+        )
+
+    def _release_name(self, old: Service) -> None:
+        # Another service of the same entry may have taken the name already.
+        key = name_key(old.spec.name)
+        if self._service_ids.get(key) == old.id:
+            del self._service_ids[key]
+
+
+class _Groups(Generic[T]):
+    """An index under change: objects by group and id. The group "" is nobody's and is not kept."""
+
+    def __init__(self, base: Map[str, Map[str, T]]) -> None:
+        self._base = base
+        self._open: dict[str, MapMutation[str, T]] = {}
+
+    def add(self, group: str, id: str, object: T) -> None:
+        if group:
+            self._opened(group)[id] = object
+
+    def remove(self, group: str, id: str) -> None:
+        if group:
+            del self._opened(group)[id]
+
+    def freeze(self) -> Map[str, Map[str, T]]:
+        if not self._open:
+            return self._base
+        groups = self._base.mutate()
+        for group, mutation in self._open.items():
+            frozen = mutation.finish()
+            if frozen:
+                groups[group] = frozen
+            else:
+                groups.pop(group, None)
+        return groups.finish()
+
+    def _opened(self, group: str) -> MapMutation[str, T]:
+        mutation = self._open.get(group)
+        if mutation is None:
+            existing = self._base.get(group)
+            mutation = self._open[group] = (Map[str, T]() if existing is None else existing).mutate()
+        return mutation
