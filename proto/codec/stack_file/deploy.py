@@ -1,0 +1,136 @@
+"""The `deploy:` section of a service: mode, resources, restart, placement, update and rollback."""
+
+from dataclasses import dataclass
+
+from pyswarm.proto.codec.stack_file.document import Table, failure
+from pyswarm.proto.codec.stack_file.reader import Section
+from pyswarm.proto.codec.stack_file.vocabulary import (
+    DEPLOY,
+    LIMITS,
+    PLACEMENT,
+    PREFERENCE,
+    RESERVATIONS,
+    RESOURCES,
+    RESTART_POLICY,
+    UPDATE_CONFIG,
+)
+from pyswarm.proto.model.resources import ResourceRequirements, Resources
+from pyswarm.proto.model.spec import (
+    GlobalMode,
+    Placement,
+    ReplicatedMode,
+    RestartPolicy,
+    ServiceMode,
+    UpdateConfig,
+)
+from pyswarm.proto.model.states import FailureAction, RestartCondition, UpdateOrder
+
+_MODES = {"replicated": False, "global": True}
+_CONDITIONS = {
+    "none": RestartCondition.NONE,
+    "on-failure": RestartCondition.ON_FAILURE,
+    "any": RestartCondition.ANY,
+}
+_ACTIONS = {
+    "pause": FailureAction.PAUSE,
+    "continue": FailureAction.CONTINUE,
+    "rollback": FailureAction.ROLLBACK,
+}
+_ROLLBACK_ACTIONS = {name: action for name, action in _ACTIONS.items() if name != "rollback"}
+_ORDERS = {"stop-first": UpdateOrder.STOP_FIRST, "start-first": UpdateOrder.START_FIRST}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What `deploy:` says, ready to go into a ServiceSpec."""
+
+    mode: ServiceMode
+    resources: ResourceRequirements
+    restart_policy: RestartPolicy
+    placement: Placement
+    update_config: UpdateConfig
+    rollback_config: UpdateConfig
+
+
+def deployment_of(service: Section, warnings: list[str]) -> Deployment:
+    """Return the service's deployment, Swarm's defaults where nothing is said. Raises InvalidStackFile."""
+    deploy = service.section("deploy")
+    deploy.check_keys(DEPLOY, warnings)
+    return Deployment(
+        mode=_mode(deploy),
+        resources=_resources(deploy, warnings),
+        restart_policy=_restart_policy(deploy, warnings),
+        placement=_placement(deploy, warnings),
+        update_config=_update_config(deploy, "update_config", warnings),
+        rollback_config=_update_config(deploy, "rollback_config", warnings),
+    )
+
+
+def _mode(deploy: Section) -> ServiceMode:
+    is_global = deploy.choice("mode", _MODES, False)
+    replicas = deploy.get("replicas")
+    if is_global and replicas is not None:
+        raise failure(
+            replicas.place,
+            f"{deploy.name('replicas')} goes with mode: replicated only",
+            "A global service runs once on every node: remove replicas.",
+        )
+    if is_global:
+        return ServiceMode(global_mode=GlobalMode())
+    return ServiceMode(replicated=ReplicatedMode(replicas=deploy.whole("replicas", 1)))
+
+
+def _resources(deploy: Section, warnings: list[str]) -> ResourceRequirements:
+    resources = deploy.section("resources")
+    resources.check_keys(RESOURCES, warnings)
+    limits, reservations = resources.section("limits"), resources.section("reservations")
+    limits.check_keys(LIMITS, warnings)
+    reservations.check_keys(RESERVATIONS, warnings)
+    return ResourceRequirements(
+        limits=Resources(limits.cpus("cpus"), limits.size("memory"), limits.whole("pids")),
+        reservations=Resources(reservations.cpus("cpus"), reservations.size("memory")),
+    )
+
+
+def _restart_policy(deploy: Section, warnings: list[str]) -> RestartPolicy:
+    policy = deploy.section("restart_policy")
+    policy.check_keys(RESTART_POLICY, warnings)
+    default = RestartPolicy()
+    return RestartPolicy(
+        condition=policy.choice("condition", _CONDITIONS, default.condition),
+        delay_seconds=policy.duration("delay", default.delay_seconds),
+        max_attempts=policy.whole("max_attempts", default.max_attempts),
+        window_seconds=policy.duration("window", default.window_seconds),
+    )
+
+
+def _placement(deploy: Section, warnings: list[str]) -> Placement:
+    placement = deploy.section("placement")
+    placement.check_keys(PLACEMENT, warnings)
+    preferences = []
+    for item in placement.items("preferences"):
+        if not isinstance(item, Table):
+            raise placement.wrong("preferences", item, "a list of `spread: node.labels.NAME`")
+        preference = Section(item, placement.name("preferences"))
+        preference.check_keys(PREFERENCE, warnings)
+        preferences.append(preference.text("spread"))
+    return Placement(
+        constraints=placement.texts("constraints"),
+        preferences=tuple(preferences),
+        max_replicas=placement.whole("max_replicas_per_node"),
+    )
+
+
+def _update_config(deploy: Section, key: str, warnings: list[str]) -> UpdateConfig:
+    config = deploy.section(key)
+    config.check_keys(UPDATE_CONFIG, warnings)
+    default = UpdateConfig()
+    actions = _ACTIONS if key == "update_config" else _ROLLBACK_ACTIONS
+    return UpdateConfig(
+        parallelism=config.whole("parallelism", default.parallelism),
+        delay_seconds=config.duration("delay", default.delay_seconds),
+        failure_action=config.choice("failure_action", actions, default.failure_action),
+        monitor_seconds=config.duration("monitor", default.monitor_seconds),
+        max_failure_ratio=config.ratio("max_failure_ratio"),
+        order=config.choice("order", _ORDERS, default.order),
+    )

@@ -1,0 +1,77 @@
+"""One entry of `services:` → a ServiceSpec."""
+
+from collections.abc import Mapping
+
+from pyswarm.proto.codec.stack_file.deploy import deployment_of
+from pyswarm.proto.codec.stack_file.document import failure
+from pyswarm.proto.codec.stack_file.endpoints import mounts_of, ports_of
+from pyswarm.proto.codec.stack_file.reader import Section
+from pyswarm.proto.codec.stack_file.vocabulary import SERVICE
+from pyswarm.proto.model.objects import STACK_LABEL
+from pyswarm.proto.model.spec import ContainerSpec, EndpointSpec, ServiceSpec, TaskSpec
+
+
+def service_of(
+    service: Section, *, name: str, stack: str, environment: Mapping[str, str]
+) -> tuple[ServiceSpec, list[str]]:
+    """Return the spec of service `name` of `stack`, and warnings. Raises InvalidStackFile.
+
+    `environment` gives values to variables that the file passes through without one.
+    """
+    warnings: list[str] = []
+    service.check_keys(SERVICE, warnings)
+    if not service.text("image"):
+        raise failure(
+            service.place, f"{service.path} has no image", "Write image: NAME[:TAG] of an image in a registry."
+        )
+    deployment = deployment_of(service, warnings)
+    container = ContainerSpec(
+        image=service.text("image"),
+        command=service.words("entrypoint"),
+        args=service.words("command"),
+        env=_env(service, environment, warnings),
+        dir=service.text("working_dir"),
+        user=service.text("user"),
+        hostname=service.text("hostname"),
+        labels=_labels(service, stack),
+        mounts=mounts_of(service, warnings),
+        stop_signal=service.text("stop_signal"),
+        stop_grace_period_seconds=service.duration("stop_grace_period", ContainerSpec().stop_grace_period_seconds),
+        capability_add=service.texts("cap_add"),
+        capability_drop=service.texts("cap_drop"),
+        read_only=service.flag("read_only"),
+        init=service.flag("init"),
+        tty=service.flag("tty"),
+    )
+    spec = ServiceSpec(
+        name=f"{stack}_{name}",
+        labels=_labels(service.section("deploy"), stack),
+        task_template=TaskSpec(
+            container_spec=container,
+            resources=deployment.resources,
+            restart_policy=deployment.restart_policy,
+            placement=deployment.placement,
+        ),
+        mode=deployment.mode,
+        update_config=deployment.update_config,
+        rollback_config=deployment.rollback_config,
+        endpoint_spec=EndpointSpec(ports=ports_of(service, warnings)),
+    )
+    return spec, warnings
+
+
+def _labels(section: Section, stack: str) -> dict[str, str]:
+    labels = {name: value or "" for name, value, _ in section.pairs("labels")}
+    return {**labels, STACK_LABEL: stack}
+
+
+def _env(service: Section, environment: Mapping[str, str], warnings: list[str]) -> tuple[str, ...]:
+    """Return NAME=value entries in the file's order; a name given twice keeps its last value."""
+    values: dict[str, str] = {}
+    for name, given, place in service.pairs("environment"):
+        value = environment.get(name) if given is None else given
+        if value is None:
+            warnings.append(f"{place}: variable {name} is not set: leaving it out")
+        else:
+            values[name] = value
+    return tuple(f"{name}={value}" for name, value in values.items())

@@ -1,0 +1,136 @@
+"""Every key of Compose version 3, and what becomes of it: carried out, ignored with a warning, or refused.
+
+Nothing is ignored silently. The warnings are for the keys that Docker's own `stack deploy` ignores too;
+a key that Docker carries out and we do not is refused, because the service would not be what was asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Keys of one section. `ignored` maps to the reason, `refused` to the remedy."""
+
+    supported: frozenset[str]
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all_keys(self) -> frozenset[str]:
+        return self.supported | self.ignored.keys() | self.refused.keys()
+
+
+_LATER = "It is not available yet: remove it."
+
+TOP = Vocabulary(
+    frozenset({"version", "services"}),
+    ignored={"name": "the stack's name is the one on the command line"},
+    refused={
+        "networks": "Overlay networks are not available yet: remove them. Published ports work without.",
+        "volumes": "Named volumes are not available yet: mount a directory of the node (type: bind) or a tmpfs.",
+        "secrets": _LATER,
+        "configs": _LATER,
+        "include": "Give every file on the command line: -c A -c B.",
+    },
+)
+
+_CLUSTER = "it has no effect in a cluster"
+
+SERVICE = Vocabulary(
+    frozenset(
+        {"image", "command", "entrypoint", "environment", "labels", "deploy", "ports", "volumes", "user"}
+        | {"working_dir", "hostname", "stop_signal", "stop_grace_period", "cap_add", "cap_drop", "read_only"}
+        | {"init", "tty"}
+    ),
+    ignored={
+        "build": "images are pulled from a registry: build and push it first",
+        "cgroup_parent": _CLUSTER,
+        "cgroupns_mode": _CLUSTER,
+        "container_name": "a task's name is made from its service and slot",
+        "depends_on": "services start together: let the program wait for what it needs",
+        "devices": _CLUSTER,
+        "domainname": _CLUSTER,
+        "expose": "only published ports matter",
+        "external_links": _CLUSTER,
+        "ipc": _CLUSTER,
+        "links": _CLUSTER,
+        "mac_address": _CLUSTER,
+        "network_mode": _CLUSTER,
+        "pid": _CLUSTER,
+        "privileged": _CLUSTER,
+        "restart": "use deploy.restart_policy",
+        "security_opt": _CLUSTER,
+        "shm_size": _CLUSTER,
+        "userns_mode": _CLUSTER,
+    },
+    refused={
+        "configs": _LATER,
+        "cpu_quota": "Use deploy.resources.limits.cpus.",
+        "cpu_shares": "Use deploy.resources.limits.cpus.",
+        "cpus": "Use deploy.resources.limits.cpus.",
+        "cpuset": "Use deploy.resources.limits.cpus.",
+        "credential_spec": "It is for Windows containers only.",
+        "dns": _LATER,
+        "dns_opt": _LATER,
+        "dns_search": _LATER,
+        "env_file": "Write the variables under environment.",
+        "extends": "Use a YAML anchor (&name, <<: *name) or a second file (-c A -c B).",
+        "extra_hosts": _LATER,
+        "healthcheck": _LATER,
+        "isolation": "It is for Windows containers only.",
+        "logging": "Logs are kept by pyswarm itself: read them with `pyswarm service logs`.",
+        "mem_limit": "Use deploy.resources.limits.memory.",
+        "mem_reservation": "Use deploy.resources.reservations.memory.",
+        "mem_swappiness": "Use deploy.resources.limits.memory.",
+        "memswap_limit": "Use deploy.resources.limits.memory.",
+        "networks": "Overlay networks are not available yet: remove them. Published ports work without.",
+        "oom_score_adj": _LATER,
+        "pids_limit": "Use deploy.resources.limits.pids.",
+        "platform": "Use deploy.placement.constraints: node.platform.arch==…",
+        "profiles": "Put such services into a file of their own: -c A -c B.",
+        "pull_policy": "An image is pulled when the node lacks it.",
+        "runtime": _LATER,
+        "scale": "Use deploy.replicas.",
+        "secrets": _LATER,
+        "stdin_open": _LATER,
+        "sysctls": _LATER,
+        "tmpfs": "Use volumes with type: tmpfs.",
+        "ulimits": _LATER,
+        "volume_driver": "Mount a directory of the node (type: bind) or a tmpfs.",
+        "volumes_from": "Mount the same directory in both services.",
+    },
+)
+
+DEPLOY = Vocabulary(
+    frozenset({"mode", "replicas", "labels", "resources", "restart_policy", "placement"})
+    | {"update_config", "rollback_config"},
+    refused={"endpoint_mode": "Virtual addresses are not available yet: remove it."},
+)
+RESOURCES = Vocabulary(frozenset({"limits", "reservations"}))
+LIMITS = Vocabulary(frozenset({"cpus", "memory", "pids"}))
+RESERVATIONS = Vocabulary(frozenset({"cpus", "memory"}), refused={"generic_resources": _LATER, "devices": _LATER})
+RESTART_POLICY = Vocabulary(frozenset({"condition", "delay", "max_attempts", "window"}))
+PLACEMENT = Vocabulary(frozenset({"constraints", "preferences", "max_replicas_per_node"}))
+PREFERENCE = Vocabulary(frozenset({"spread"}))
+UPDATE_CONFIG = Vocabulary(
+    frozenset({"parallelism", "delay", "failure_action", "monitor", "max_failure_ratio", "order"})
+)
+PORT = Vocabulary(
+    frozenset({"name", "target", "published", "protocol", "mode"}),
+    refused={
+        "app_protocol": "Remove it: ports are carried as they are.",
+        "host_ip": "A published port answers on every address of the node.",
+    },
+)
+VOLUME = Vocabulary(
+    frozenset({"type", "source", "target", "read_only", "tmpfs"}),
+    ignored={"consistency": "it matters on desktops only"},
+    refused={
+        "bind": "Propagation cannot be chosen: it is always rprivate.",
+        "volume": "Named volumes are not available yet: mount a directory (type: bind) or a tmpfs.",
+        "cluster": "Cluster volumes are not available yet: mount a directory (type: bind) or a tmpfs.",
+        "image": "Image volumes are not available yet: mount a directory (type: bind) or a tmpfs.",
+    },
+)
+TMPFS = Vocabulary(frozenset({"size"}), refused={"mode": _LATER})
