@@ -76,7 +76,7 @@ def test_a_status_of_grpc_itself_keeps_its_message_and_the_remedy_of_its_class()
 
 
 def test_ascii_metadata_only_outside_bin_keys_and_bounded_text() -> None:
-    status, details, metadata = to_status(errors.NotLeader("ö" * 9000, leader="m1", remedy="ü" * 9000))
+    _status, details, metadata = to_status(errors.NotLeader("ö" * 9000, leader="m1", remedy="ü" * 9000))
     assert len(details.encode()) <= MAX_TEXT_BYTES
     for key, value in metadata:
         assert len(value) <= MAX_TEXT_BYTES
