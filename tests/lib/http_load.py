@@ -1,6 +1,6 @@
 """Run at the lab's gateway: a constant load on a published port, as a client with a list of addresses makes it.
 
-    python http_load.py PORT ADDRESS…     until SIGTERM; then prints {"requests": n, "failed": n, "pages": {first line: n}}
+    python http_load.py PORT ADDRESS…     until SIGTERM; then prints {"requests": n, "failed": n, "pages": {body: n}}
 
 A request goes to the next address and, when that refuses or breaks off, to the ones after it; it has failed when
 none of them served it. At most 50 requests a second, for at most five minutes.
