@@ -21,10 +21,10 @@ T = TypeVar("T")
 class Snapshot:
     """`version` is the index of the last entry in it. Never changed once made."""
 
-    __slots__ = ("_tables", "version")
+    __slots__ = ("tables", "version")
 
     def __init__(self, tables: Tables = Tables(), version: int = 0) -> None:  # noqa: B008 - immutable
-        self._tables = tables
+        self.tables = tables
         self.version = version
 
     @classmethod
@@ -41,42 +41,42 @@ class Snapshot:
     @property
     def cluster(self) -> Cluster | None:
         """The one cluster object, None only before the bootstrap entry."""
-        return next(iter(self._tables.clusters.values()), None)
+        return next(iter(self.tables.clusters.values()), None)
 
     def get(self, kind: Kind, id: str) -> Object | None:
-        return self._tables.get(kind, id)
+        return self.tables.get(kind, id)
 
     def node(self, id: str) -> Node | None:
-        return self._tables.nodes.get(id)
+        return self.tables.nodes.get(id)
 
     def service(self, id: str) -> Service | None:
-        return self._tables.services.get(id)
+        return self.tables.services.get(id)
 
     def task(self, id: str) -> Task | None:
-        return self._tables.tasks.get(id)
+        return self.tables.tasks.get(id)
 
     def revision(self, id: str) -> Revision | None:
-        return self._tables.revisions.get(id)
+        return self.tables.revisions.get(id)
 
     def nodes(self) -> Iterator[Node]:
         """Every node, by id. (Sorting costs n log n: a loop over all tasks is for the few who need all.)"""
-        return _by_id(self._tables.nodes)
+        return _by_id(self.tables.nodes)
 
     def services(self) -> Iterator[Service]:
         """Every service, by id."""
-        return _by_id(self._tables.services)
+        return _by_id(self.tables.services)
 
     def tasks(self) -> Iterator[Task]:
         """Every task, dead ones included, by id."""
-        return _by_id(self._tables.tasks)
+        return _by_id(self.tables.tasks)
 
     def revisions(self) -> Iterator[Revision]:
         """Every revision, by id."""
-        return _by_id(self._tables.revisions)
+        return _by_id(self.tables.revisions)
 
     def count(self, kind: Kind) -> int:
         """Return how many objects of `kind` there are, without walking over them."""
-        tables = self._tables
+        tables = self.tables
         return len(
             {
                 "cluster": tables.clusters,
@@ -89,25 +89,25 @@ class Snapshot:
 
     def tasks_of_service(self, service_id: str) -> tuple[Task, ...]:
         """Return the service's tasks, dead ones included, by slot, then age, then id."""
-        return _in_slot_order(self._tables.tasks_by_service.get(service_id))
+        return _in_slot_order(self.tables.tasks_by_service.get(service_id))
 
     def tasks_of_node(self, node_id: str) -> tuple[Task, ...]:
         """Return the tasks assigned to the node, dead ones included, by slot, then age, then id."""
-        return _in_slot_order(self._tables.tasks_by_node.get(node_id))
+        return _in_slot_order(self.tables.tasks_by_node.get(node_id))
 
     def revisions_of_service(self, service_id: str) -> tuple[Revision, ...]:
         """Return the service's revisions, oldest first."""
-        found = self._tables.revisions_by_service.get(service_id)
+        found = self.tables.revisions_by_service.get(service_id)
         return tuple(sorted(found.values(), key=lambda r: (r.spec_version, r.id))) if found is not None else ()
 
     def revision_of(self, task: Task) -> Revision | None:
         """Return the spec the task was made from; None when it has been reaped."""
-        return self._tables.revisions.get(task.revision_id)
+        return self.tables.revisions.get(task.revision_id)
 
     def service_by_name(self, name: str) -> Service | None:
         """Return the service of exactly this name; case does not count."""
-        id = self._tables.service_ids.get(name_key(name))
-        return self._tables.services.get(id) if id is not None else None
+        id = self.tables.service_ids.get(name_key(name))
+        return self.tables.services.get(id) if id is not None else None
 
     def with_changes(self, changes: Sequence[Change], *, version: int) -> "Snapshot":
         """Return the view after `changes`; the objects written get `version`.
@@ -120,7 +120,7 @@ class Snapshot:
 
     def step(self, changes: Sequence[Change], *, version: int) -> tuple["Snapshot", tuple[Event, ...]]:
         """As `with_changes`, and also return what happened to each object."""
-        tables, events = transition(self._tables, changes, version)
+        tables, events = transition(self.tables, changes, version)
         return Snapshot(tables, version), events
 
     def __repr__(self) -> str:

@@ -1,0 +1,91 @@
+"""The replicated object store of one manager: the state machine that consensus drives, and its readers' door.
+
+Holds one reference to an immutable state and swaps it at each entry. What an entry does is decided in
+apply.py; this module only keeps the present state, and tells followers. Writing goes through writer.py.
+"""
+
+import threading
+from collections.abc import Container, Iterable
+
+from pyswarm.manager.store.apply import EMPTY, Invalid, Outcome, State, apply_entry, digest, encode_outcome
+from pyswarm.manager.store.changes import Kind
+from pyswarm.manager.store.pieces import read_pieces, write_pieces
+from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.manager.store.watch import QUEUE_LIMIT, Commit, Restored, Subscription
+from pyswarm.proto.log import get_logger
+
+log = get_logger(__name__)
+
+
+class Store:
+    """Implements `manager.raft.port.StateMachine`. Consensus may call it from a thread of its own."""
+
+    def __init__(self) -> None:
+        self._state: State = EMPTY
+        # Held for microseconds: makes "the view and every commit after it" one step against an apply in
+        # another thread. Never held while anything is awaited or proposed.
+        self._lock = threading.Lock()
+        self._subscriptions: list[Subscription] = []
+
+    @property
+    def view(self) -> Snapshot:
+        """The present state of this manager, at no cost; behind the leader's by what is still on its way."""
+        return self._state.view
+
+    def view_and_watch(
+        self, kinds: Container[Kind] | None = None, *, limit: int = QUEUE_LIMIT
+    ) -> tuple[Snapshot, Subscription]:
+        """Return the present view and a subscription to every later commit that touches `kinds` (None: any).
+
+        Call it on the event loop that will iterate, and close the subscription (`with`). When it raises
+        `Overrun`, start again with a new view.
+        """
+        with self._lock:
+            subscription = Subscription(kinds, limit, self._forget)
+            self._subscriptions.append(subscription)
+            return self._state.view, subscription
+
+    def outcome_of(self, client_id: str, sequence: int) -> Outcome | None:
+        """Return what became of a writer's entry, None when it has not been applied here (or is forgotten)."""
+        known = self._state.writers.get(client_id)
+        return known.outcomes.get(sequence) if known is not None else None
+
+    def digest(self) -> str:
+        """Return a fingerprint of the state: two managers at one version must agree. Costs a walk over all of it."""
+        return digest(self._state)
+
+    # -- what consensus calls
+
+    def apply(self, index: int, payload: bytes) -> bytes:
+        """Apply one committed entry and return its encoded outcome; never raises."""
+        with self._lock:
+            state, outcome, events = apply_entry(self._state, index, payload)
+            self._state = state
+            if events:
+                commit = Commit(index, events, state.view)
+                self._subscriptions = [s for s in self._subscriptions if s.deliver(commit)]
+        if isinstance(outcome, Invalid):
+            log.error("entry refused", index=index, why=outcome.message)
+        return encode_outcome(outcome)
+
+    def snapshot(self) -> Iterable[bytes]:
+        """Return the state as pieces; they may be consumed later and elsewhere, whatever is applied meanwhile."""
+        return write_pieces(self._state)
+
+    def restore(self, index: int, pieces: Iterable[bytes]) -> None:
+        """Replace the whole state; every follower is told to start again.
+
+        Raises:
+            SnapshotDamaged: the pieces are no intact snapshot; the state is as it was.
+        """
+        state = read_pieces(index, pieces)
+        with self._lock:
+            self._state = state
+            followers, self._subscriptions = self._subscriptions, []
+            for subscription in followers:
+                subscription.fail(Restored(f"the store was restored from a snapshot at version {state.view.version}"))
+
+    def _forget(self, subscription: Subscription) -> None:
+        with self._lock:
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)

@@ -1,0 +1,171 @@
+"""Have changes committed: exactly once, with nothing locked while they are under way.
+
+Any number of writes may be in flight at once. Whether they fit is checked where they are applied, object by
+object, so writes that touch different objects pass each other freely and one that comes too late is told
+which object moved. A write whose outcome consensus cannot tell is proposed again under the same number,
+which the state recognises (apply.py); only the leader's proposals are tried, forwarding is the RPC's matter.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Final
+
+from msgspec.structs import replace
+
+from pyswarm.manager.raft.port import Consensus
+from pyswarm.manager.store.apply import Applied, Entry, Forgotten, Outcome, Refused, decode_outcome, encode_entry
+from pyswarm.manager.store.changes import Change, Create, Plan, Update
+from pyswarm.manager.store.conflict import Conflict, InvalidChanges
+from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.manager.store.store import Store
+from pyswarm.proto.backoff import Backoff
+from pyswarm.proto.clock import Clock
+from pyswarm.proto.entropy import Entropy
+from pyswarm.proto.errors import NotLeader, OutcomeUnknown, Unavailable
+from pyswarm.proto.log import get_logger
+
+log = get_logger(__name__)
+
+MAX_IN_FLIGHT: Final = 1024
+"""Writes under way at once; further ones wait their turn, within their deadline."""
+
+RETRY: Final = Backoff(first_seconds=0.02, cap_seconds=0.5)
+"""Between two proposals of one write whose outcome is unknown: leadership takes that long to settle."""
+
+_UNKNOWN: Final = "the write may or may not have been committed"
+
+
+class Writer:
+    """The one writer of a manager process: make one and share it."""
+
+    def __init__(self, consensus: Consensus, store: Store, *, clock: Clock, entropy: Entropy) -> None:
+        self._consensus = consensus
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        # Random, so that no two processes are ever taken for one writer.
+        self._client_id = entropy.new_id()
+        self._sequence = 0
+        # Ordered by number, because numbers only grow: the first is the lowest not settled.
+        self._in_flight: dict[int, None] = {}
+        self._turns = asyncio.Semaphore(MAX_IN_FLIGHT)
+
+    async def write(self, changes: Sequence[Change], *, timeout_seconds: float = 10.0) -> int:
+        """Commit `changes`, all or none, and return the version they made; the local view contains them then.
+
+        Created objects get `created_at` unless they have one; created and updated ones get `updated_at`.
+
+        Raises:
+            Conflict: an object is not at the version a change names; nothing was written.
+            NotLeader: this manager does not lead; nothing was written.
+            Unavailable: no quorum in reach; nothing was written.
+            OutcomeUnknown: leadership was lost or the time was up while the write was under way.
+        """
+        if not changes:
+            return self._store.view.version
+        now = self._clock.now()
+        stamped = tuple(_stamped(change, now) for change in changes)
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{MAX_IN_FLIGHT} writes were under way for {timeout_seconds:g} s",
+                remedy="The managers are overloaded or have lost their quorum: try again later.",
+            ) from error
+        self._sequence += 1
+        sequence = self._sequence
+        self._in_flight[sequence] = None
+        try:
+            outcome = await self._commit(sequence, stamped, deadline)
+        finally:
+            del self._in_flight[sequence]
+            self._turns.release()
+        return _version_or_raise(outcome)
+
+    async def update(
+        self, decide: Callable[[Snapshot], Plan], *, attempts: int = 5, timeout_seconds: float = 10.0
+    ) -> tuple[int, Plan]:
+        """Decide on the present view and commit the plan; on conflict decide again, on what the view is then.
+
+        Returns the version and the plan that was committed; an empty plan writes nothing. `decide` may raise.
+
+        Raises:
+            Conflict: every one of `attempts` decisions was overtaken.
+            NotLeader, Unavailable, OutcomeUnknown: as `write`.
+        """
+        overtaken: Conflict | None = None
+        for _ in range(attempts):
+            plan = decide(self._store.view)
+            try:
+                return await self.write(plan.changes, timeout_seconds=timeout_seconds), plan
+            except Conflict as conflict:
+                log.debug("decision overtaken", why=plan.why, kind=conflict.kind, id=conflict.id)
+                overtaken = conflict
+        assert overtaken is not None, "attempts is at least 1"
+        raise overtaken
+
+    async def _commit(self, sequence: int, changes: tuple[Change, ...], deadline: float) -> Outcome:
+        """Propose until the outcome is known or the deadline has passed."""
+        time = asyncio.get_running_loop().time
+        may_be_committed = False
+        for attempt in count():
+            # Encoded afresh: writes before this one may have been settled meanwhile.
+            entry = Entry(self._client_id, sequence, next(iter(self._in_flight)), changes)
+            try:
+                _, result = await self._consensus.propose(
+                    encode_entry(entry), timeout_seconds=max(0.0, deadline - time())
+                )
+                return decode_outcome(result)
+            except OutcomeUnknown as unknown:
+                may_be_committed = True
+                failure: Unavailable | NotLeader = unknown
+            except (NotLeader, Unavailable) as refused:
+                # Only the first refusal proves that nothing was written: an earlier proposal may be.
+                if not may_be_committed:
+                    raise
+                failure = refused
+            await asyncio.sleep(
+                min(RETRY.delay_seconds(attempt, self._entropy.uniform(0, 1)), max(0, deadline - time()))
+            )
+            if time() < deadline and await self._leads_again(deadline):
+                continue
+            outcome = self._store.outcome_of(self._client_id, sequence)
+            if outcome is not None:
+                return outcome
+            raise OutcomeUnknown(_UNKNOWN) from failure
+        raise AssertionError("unreachable: the loop ends by return or raise")
+
+    async def _leads_again(self, deadline: float) -> bool:
+        """Wait until it is clear who leads; return whether this manager does, with time left to propose again."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                async for leadership in self._consensus.watch_leadership():
+                    if leadership.is_leader and leadership.is_ready:
+                        return True
+                    if leadership.leader is not None and not leadership.is_leader:
+                        return False
+        except TimeoutError:
+            return False
+        return False
+
+
+def _stamped(change: Change, now: float) -> Change:
+    if isinstance(change, Create):
+        created_at = change.object.created_at or now
+        return Create(replace(change.object, created_at=created_at, updated_at=now))
+    if isinstance(change, Update):
+        return Update(replace(change.object, updated_at=now))
+    return change
+
+
+def _version_or_raise(outcome: Outcome) -> int:
+    if isinstance(outcome, Applied):
+        return outcome.version
+    if isinstance(outcome, Refused):
+        raise Conflict(outcome.kind, outcome.id, expected=outcome.expected, found=outcome.found, why=outcome.message)
+    if isinstance(outcome, Forgotten):
+        raise OutcomeUnknown(_UNKNOWN)
+    raise InvalidChanges(outcome.message)
