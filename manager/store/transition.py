@@ -19,7 +19,7 @@ from pyswarm.proto.model.objects import Cluster, Object, Service
 Action = Literal["create", "update", "delete"]
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """One object's step. `object` is the new one (the last one for a delete), `old` what it replaced."""
 
     action: Action

@@ -16,14 +16,14 @@ STACK_LABEL = "com.docker.stack.namespace"
 """Service label naming the stack it belongs to (Docker's own, so that existing tooling reads it)."""
 
 
-class UpdateStatus(Struct, frozen=True, omit_defaults=True):
+class UpdateStatus(Struct, frozen=True, omit_defaults=True, gc=False):
     state: UpdateState = UpdateState.UNSET
     started_at: float = 0.0
     completed_at: float = 0.0
     message: str = ""
 
 
-class Service(Struct, frozen=True, omit_defaults=True, tag="service"):
+class Service(Struct, frozen=True, omit_defaults=True, gc=False, tag="service"):
     """`spec_version` counts changes of the task template or ports; each has a `Revision`."""
 
     id: str
@@ -46,7 +46,7 @@ def revision_id(service_id: str, spec_version: int) -> str:
     return f"{service_id}.{spec_version}"
 
 
-class Revision(Struct, frozen=True, omit_defaults=True, tag="revision"):
+class Revision(Struct, frozen=True, omit_defaults=True, gc=False, tag="revision"):
     """One version of a service's task template: tasks name it instead of copying the spec.
 
     Written with the service that introduces it, immutable, deleted by the reaper when it is no longer
@@ -64,14 +64,14 @@ class Revision(Struct, frozen=True, omit_defaults=True, tag="revision"):
     service_name: str = ""
 
 
-class ContainerStatus(Struct, frozen=True, omit_defaults=True):
+class ContainerStatus(Struct, frozen=True, omit_defaults=True, gc=False):
     container_id: str = ""
     pid: int = 0
     exit_code: int = 0
     oom_killed: bool = False
 
 
-class TaskStatus(Struct, frozen=True, omit_defaults=True):
+class TaskStatus(Struct, frozen=True, omit_defaults=True, gc=False):
     state: TaskState = TaskState.NEW
     timestamp: float = 0.0
     message: str = ""
@@ -79,7 +79,7 @@ class TaskStatus(Struct, frozen=True, omit_defaults=True):
     container_status: ContainerStatus | None = None
 
 
-class Task(Struct, frozen=True, omit_defaults=True, tag="task"):
+class Task(Struct, frozen=True, omit_defaults=True, gc=False, tag="task"):
     """One attempt to run one container. Never restarted, bound to one node for life.
 
     `slot` is the replica number from 1 (0 for a global service, whose slot is the node). `desired_state`
@@ -119,7 +119,7 @@ class Task(Struct, frozen=True, omit_defaults=True, tag="task"):
         return self.desired_state <= TaskState.RUNNING and self.status.state <= TaskState.RUNNING
 
 
-class NodeDescription(Struct, frozen=True, omit_defaults=True):
+class NodeDescription(Struct, frozen=True, omit_defaults=True, gc=False):
     """What the agent says of its machine; untrusted except for what the certificate proves."""
 
     hostname: str = ""
@@ -129,14 +129,14 @@ class NodeDescription(Struct, frozen=True, omit_defaults=True):
     engine_labels: Mapping[str, str] = {}
 
 
-class NodeStatus(Struct, frozen=True, omit_defaults=True):
+class NodeStatus(Struct, frozen=True, omit_defaults=True, gc=False):
     state: NodeState = NodeState.UNKNOWN
     message: str = ""
     addr: str = ""
     changed_at: float = 0.0
 
 
-class ManagerStatus(Struct, frozen=True, omit_defaults=True):
+class ManagerStatus(Struct, frozen=True, omit_defaults=True, gc=False):
     """A manager's membership of the consensus group.
 
     `leader` and `reachability` are filled in when asked, not stored.
@@ -148,7 +148,7 @@ class ManagerStatus(Struct, frozen=True, omit_defaults=True):
     leader: bool = False
 
 
-class Node(Struct, frozen=True, omit_defaults=True, tag="node"):
+class Node(Struct, frozen=True, omit_defaults=True, gc=False, tag="node"):
     """`spec.role` is the wish, `role` what the certificate says today."""
 
     id: str
@@ -162,12 +162,12 @@ class Node(Struct, frozen=True, omit_defaults=True, tag="node"):
     manager_status: ManagerStatus | None = None
 
 
-class JoinTokens(Struct, frozen=True, omit_defaults=True):
+class JoinTokens(Struct, frozen=True, omit_defaults=True, gc=False):
     worker: str = ""
     manager: str = ""
 
 
-class RootCA(Struct, frozen=True, omit_defaults=True):
+class RootCA(Struct, frozen=True, omit_defaults=True, gc=False):
     """`key_pem` lives only in the replicated store, which is sealed at rest; it never crosses the API."""
 
     certificate_pem: str = ""
@@ -176,7 +176,7 @@ class RootCA(Struct, frozen=True, omit_defaults=True):
     join_tokens: JoinTokens = JoinTokens()
 
 
-class Cluster(Struct, frozen=True, omit_defaults=True, tag="cluster"):
+class Cluster(Struct, frozen=True, omit_defaults=True, gc=False, tag="cluster"):
     """The one object about the whole. `blacklist` maps removed node ids to when their certificates have expired."""
 
     id: str

@@ -3,12 +3,12 @@
 from msgspec import Struct
 
 
-class Platform(Struct, frozen=True, omit_defaults=True):
+class Platform(Struct, frozen=True, omit_defaults=True, gc=False):
     architecture: str = ""
     os: str = ""
 
 
-class Resources(Struct, frozen=True, omit_defaults=True):
+class Resources(Struct, frozen=True, omit_defaults=True, gc=False):
     nano_cpus: int = 0
     memory_bytes: int = 0
     pids: int = 0
@@ -24,6 +24,6 @@ class Resources(Struct, frozen=True, omit_defaults=True):
         )
 
 
-class ResourceRequirements(Struct, frozen=True, omit_defaults=True):
+class ResourceRequirements(Struct, frozen=True, omit_defaults=True, gc=False):
     limits: Resources = Resources()
     reservations: Resources = Resources()

@@ -20,7 +20,7 @@ from pyswarm.proto.model.states import (
 )
 
 
-class Mount(Struct, frozen=True, omit_defaults=True):
+class Mount(Struct, frozen=True, omit_defaults=True, gc=False):
     type: MountType = MountType.BIND
     source: str = ""
     target: str = ""
@@ -28,7 +28,7 @@ class Mount(Struct, frozen=True, omit_defaults=True):
     tmpfs_size_bytes: int = 0
 
 
-class ContainerSpec(Struct, frozen=True, omit_defaults=True):
+class ContainerSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     image: str = ""
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class ContainerSpec(Struct, frozen=True, omit_defaults=True):
     tty: bool = False
 
 
-class RestartPolicy(Struct, frozen=True, omit_defaults=True):
+class RestartPolicy(Struct, frozen=True, omit_defaults=True, gc=False):
     """`window_seconds` 0 counts attempts over the slot's whole history; `max_attempts` 0 never gives up."""
 
     condition: RestartCondition = RestartCondition.ANY
@@ -56,14 +56,14 @@ class RestartPolicy(Struct, frozen=True, omit_defaults=True):
     window_seconds: float = 0.0
 
 
-class Placement(Struct, frozen=True, omit_defaults=True):
+class Placement(Struct, frozen=True, omit_defaults=True, gc=False):
     constraints: tuple[str, ...] = ()
     preferences: tuple[str, ...] = ()
     max_replicas: int = 0
     platforms: tuple[Platform, ...] = ()
 
 
-class TaskSpec(Struct, frozen=True, omit_defaults=True):
+class TaskSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     container_spec: ContainerSpec = ContainerSpec()
     resources: ResourceRequirements = ResourceRequirements()
     restart_policy: RestartPolicy = RestartPolicy()
@@ -71,22 +71,22 @@ class TaskSpec(Struct, frozen=True, omit_defaults=True):
     force_update: int = 0
 
 
-class ReplicatedMode(Struct, frozen=True, omit_defaults=True):
+class ReplicatedMode(Struct, frozen=True, omit_defaults=True, gc=False):
     replicas: int = 1
 
 
-class GlobalMode(Struct, frozen=True, omit_defaults=True):
+class GlobalMode(Struct, frozen=True, omit_defaults=True, gc=False):
     pass
 
 
-class ServiceMode(Struct, frozen=True, omit_defaults=True):
+class ServiceMode(Struct, frozen=True, omit_defaults=True, gc=False):
     """Exactly one is set. (`global` is a keyword of Python, hence the suffix.)"""
 
     replicated: ReplicatedMode | None = None
     global_mode: GlobalMode | None = None
 
 
-class UpdateConfig(Struct, frozen=True, omit_defaults=True):
+class UpdateConfig(Struct, frozen=True, omit_defaults=True, gc=False):
     """`parallelism` 0 updates all slots at once."""
 
     parallelism: int = 1
@@ -97,7 +97,7 @@ class UpdateConfig(Struct, frozen=True, omit_defaults=True):
     order: UpdateOrder = UpdateOrder.STOP_FIRST
 
 
-class PortConfig(Struct, frozen=True, omit_defaults=True):
+class PortConfig(Struct, frozen=True, omit_defaults=True, gc=False):
     """`published_port` 0 asks the allocator for one."""
 
     name: str = ""
@@ -107,12 +107,12 @@ class PortConfig(Struct, frozen=True, omit_defaults=True):
     publish_mode: PublishMode = PublishMode.INGRESS
 
 
-class EndpointSpec(Struct, frozen=True, omit_defaults=True):
+class EndpointSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     mode: str = "vip"
     ports: tuple[PortConfig, ...] = ()
 
 
-class ServiceSpec(Struct, frozen=True, omit_defaults=True):
+class ServiceSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str = ""
     labels: Mapping[str, str] = {}
     task_template: TaskSpec = TaskSpec()
@@ -122,14 +122,14 @@ class ServiceSpec(Struct, frozen=True, omit_defaults=True):
     endpoint_spec: EndpointSpec = EndpointSpec()
 
 
-class NodeSpec(Struct, frozen=True, omit_defaults=True):
+class NodeSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str = ""
     labels: Mapping[str, str] = {}
     role: Role = Role.WORKER
     availability: Availability = Availability.ACTIVE
 
 
-class ClusterSpec(Struct, frozen=True, omit_defaults=True):
+class ClusterSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     task_history_retention_limit: int = 5
     heartbeat_period_seconds: float = 1.0
     node_cert_expiry_seconds: float = 90 * 24 * 3600.0

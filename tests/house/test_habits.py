@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lib.source import calls, dotted, product_files, files_of_tests, tree_of
+from lib.source import calls, dotted, files_of_tests, product_files, tree_of
 
 MODULES = product_files()
 PACKAGES = [f for f in MODULES if f.name == "__init__.py"]
