@@ -1,7 +1,8 @@
 """The product's own source, as the house rules look at it: files, syntax trees and who imports whom.
 
 Imports are followed wherever they stand (also inside functions, so that nothing hides), except under
-`if TYPE_CHECKING`, which never runs. What the standard library imports inside itself is its own matter.
+`if TYPE_CHECKING`, which never runs. What the standard library imports inside itself is its own matter, and
+so is what a room prepares when its package is first imported: nothing is called through that.
 """
 
 import ast
@@ -73,10 +74,7 @@ def chains_from(module: str) -> Iterator[tuple[tuple[str, ...], str, int]]:
         file = modules().get(chain[-1])
         if file is None:
             continue
-        reached = [(name, line) for name, line in imports_of(file)]
-        # Importing a.b.c runs a and a.b first.
-        parents = [(chain[-1].rsplit(".", n)[0], 1) for n in range(1, chain[-1].count("."))]
-        for name, line in [*reached, *parents]:
+        for name, line in imports_of(file):
             if top_level(name) != "pyswarm":
                 yield chain, name, line
             elif name not in seen:
