@@ -11,8 +11,11 @@ from pyswarm.manager.store.apply import EMPTY, Invalid, Outcome, State, apply_en
 from pyswarm.manager.store.changes import Kind
 from pyswarm.manager.store.pieces import read_pieces, write_pieces
 from pyswarm.manager.store.snapshot import Snapshot
-from pyswarm.manager.store.watch import QUEUE_LIMIT, Commit, Restored, Subscription
+from pyswarm.manager.store.transition import Event
+from pyswarm.manager.store.watch import QUEUE_LIMIT, Commit, Overrun, Restored, Subscription
 from pyswarm.proto.log import get_logger
+
+__all__ = ["Commit", "Event", "Overrun", "Restored", "Store", "Subscription"]
 
 log = get_logger(__name__)
 
