@@ -4,3 +4,9 @@ Wire messages (`v1`), the frozen object model (`model`), pure translations (`cod
 gRPC (`rpc`), and the single doors to wall time (`clock`), randomness (`entropy`) and logging (`log`).
 What only one room needs does not belong here.
 """
+
+import os
+
+# TLS 1.3 only. Python gRPC cannot set a least version, but its list of TLS 1.2 suites can be one that needs an RSA
+# certificate: ours are all ECDSA, so no 1.2 handshake finds a shared cipher. gRPC reads this when it is imported.
+os.environ["GRPC_SSL_CIPHER_SUITES"] = "AES128-GCM-SHA256"

@@ -1,1 +1,4 @@
-"""The cluster's certificate authority: root, issuance, tokens' secrets (pure, given key, now and serial)."""
+"""The cluster's certificate authority: root, issuance, tokens' secrets (pure, given key, now and serial).
+
+Storing what is issued and deciding who may ask belong to `manager/api/ca.py`.
+"""

@@ -1,0 +1,113 @@
+"""Make a new cluster: root CA, join tokens, and the first manager's identity.
+
+    echo '{"advertise_addr": "10.0.0.1"}' | python -m pyswarm.manager.bootstrap --root ROOT
+
+A one-shot that pyswarmd runs for `pyswarm init` (docs/reference/seams.md). Writes `certificates/` and
+`manager/bootstrap.msgpack`, the objects that the manager proposes as its first entry; prints one JSON object.
+"""
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+import msgspec
+from cryptography import x509
+
+from pyswarm.manager.ca.issue import issue
+from pyswarm.manager.ca.root import certificate_to_pem, key_to_pem, new_key, self_signed_root
+from pyswarm.manager.ca.tokens import first_tokens
+from pyswarm.proto.certificate_files import sync_directory, write_certificates
+from pyswarm.proto.clock import SYSTEM_CLOCK, Clock
+from pyswarm.proto.csr import make_csr
+from pyswarm.proto.entropy import SYSTEM_ENTROPY, Entropy
+from pyswarm.proto.errors import InvalidArgument, SwarmError
+from pyswarm.proto.identity import NodeIdentity
+from pyswarm.proto.join_token import root_digest
+from pyswarm.proto.model.objects import Cluster, Node, NodeStatus, Object, RootCA
+from pyswarm.proto.model.spec import ClusterSpec, NodeSpec
+from pyswarm.proto.model.states import Availability, Role
+from pyswarm.proto.paths import NodePaths
+
+MIN_CERT_EXPIRY_SECONDS = 3600.0
+
+
+def bootstrap(paths: NodePaths, options: dict[str, Any], clock: Clock, entropy: Entropy) -> dict[str, Any]:
+    """Make everything of a new cluster on disk and return its ids. Raises InvalidArgument."""
+    spec = _cluster_spec(options)
+    now = clock.now()
+    root_key = new_key()
+    root = self_signed_root(root_key, now=now, serial=x509.random_serial_number())
+    root_pem = certificate_to_pem(root)
+    root_ca = RootCA(
+        certificate_pem=root_pem,
+        key_pem=key_to_pem(root_key),
+        digest=root_digest(root_pem),
+        join_tokens=first_tokens(root_pem, worker_secret=entropy.bytes(16), manager_secret=entropy.bytes(16)),
+    )
+    identity = NodeIdentity(entropy.new_id(), Role.MANAGER, entropy.new_id())
+    key, csr = make_csr()
+    certificate = issue(
+        root_ca,
+        csr,
+        identity,
+        now=now,
+        expiry_seconds=spec.node_cert_expiry_seconds,
+        serial=x509.random_serial_number(),
+    )
+    availability = Availability[str(options.get("availability") or "active").upper()]
+    objects: list[Object] = [
+        Cluster(id=identity.cluster_id, spec=spec, root_ca=root_ca),
+        Node(
+            id=identity.node_id,
+            spec=NodeSpec(role=Role.MANAGER, availability=availability),
+            role=Role.MANAGER,
+            status=NodeStatus(addr=str(options.get("advertise_addr", ""))),
+        ),
+    ]
+    write_certificates(
+        paths.certificates, root_pem=root_pem, certificate_pem=certificate_to_pem(certificate), key_pem=key
+    )
+    paths.manager.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(paths.manager / "bootstrap.msgpack", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.msgpack.encode(objects))
+        file.flush()
+        os.fsync(file.fileno())
+    sync_directory(paths.manager)
+    return {"ok": True, "node_id": identity.node_id, "cluster_id": identity.cluster_id}
+
+
+def _cluster_spec(options: dict[str, Any]) -> ClusterSpec:
+    default = ClusterSpec()
+    expiry = float(options.get("cert_expiry_seconds") or default.node_cert_expiry_seconds)
+    if expiry < MIN_CERT_EXPIRY_SECONDS:
+        raise InvalidArgument(f"certificates of {expiry:g} s are too short", remedy="Use an expiry of at least 1h.")
+    heartbeat = float(options.get("heartbeat_seconds") or default.heartbeat_period_seconds)
+    if heartbeat < 0.1:
+        raise InvalidArgument(f"a heartbeat of {heartbeat:g} s is too short", remedy="Use at least 100ms.")
+    history = options.get("task_history_limit")
+    return ClusterSpec(
+        task_history_retention_limit=default.task_history_retention_limit if history is None else int(history),
+        heartbeat_period_seconds=heartbeat,
+        node_cert_expiry_seconds=expiry,
+    )
+
+
+def main() -> None:
+    """Entry point: JSON options on standard input, JSON answer on standard output."""
+    parser = argparse.ArgumentParser(description="make a new cluster's root and first node")
+    parser.add_argument("--root", default=None)
+    arguments = parser.parse_args()
+    try:
+        options = json.loads(sys.stdin.read() or "{}")
+        answer = bootstrap(NodePaths.from_environment(arguments.root), options, SYSTEM_CLOCK, SYSTEM_ENTROPY)
+    except SwarmError as error:
+        answer = {"ok": False, "code": error.code, "message": error.message, "remedy": error.remedy}
+    print(json.dumps(answer))
+    sys.exit(0 if answer["ok"] else 1)
+
+
+if __name__ == "__main__":
+    main()

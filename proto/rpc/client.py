@@ -1,0 +1,177 @@
+"""Open channels, and turn the statuses of calls back into the `SwarmError`s the server meant."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from pyswarm.proto.codec.errors import from_status
+from pyswarm.proto.errors import SwarmError, Unavailable
+from pyswarm.proto.identity import MANAGER_NAME
+from pyswarm.proto.rpc.server import MESSAGE_MAX_BYTES
+
+T = TypeVar("T")
+
+CALL_SECONDS = 15.0
+"""Deadline of a unary call that names none."""
+
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_MAX_BYTES),
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A proxy of the environment is for the web, never for a cluster's own ports.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def translate(error: grpc.aio.AioRpcError, address: str) -> SwarmError:
+    """Return the SwarmError behind a failed call to `address`."""
+    metadata: dict[str, str | bytes] = dict(error.trailing_metadata() or ())
+    code, details = error.code(), error.details() or ""
+    if "pyswarm-code" not in metadata:
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return Unavailable(
+                f"cannot reach {address}: {_cause(details)}",
+                remedy="Is the daemon running there, and does a firewall let the connection through?",
+            )
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return Unavailable(
+                f"{address} did not answer in time", remedy="It may be overloaded or cut off: try again."
+            )
+    return from_status(code.value[0], details, metadata)
+
+
+def _cause(details: str) -> str:
+    """The useful end of gRPC's nested messages."""
+    for known in ("Connection refused", "No route to host", "Network is unreachable", "Connection timed out"):
+        if known.lower() in details.lower():
+            return known.lower()
+    if "No such file or directory" in details:
+        return "the socket does not exist"
+    return details or "no answer"
+
+
+class _Translating:
+    """Common parts of the client interceptors: the address for messages."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+
+class _UnaryResponse(_Translating, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc, unused-ignore]
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        if details.timeout is None:
+            details = details._replace(timeout=CALL_SECONDS)
+        call = await continuation(details, request)
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise translate(error, self.address) from error
+
+
+class _UnaryStream(_Translating, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc, unused-ignore]
+    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return self._translated(await continuation(details, request))
+
+    async def _translated(self, call: Any) -> AsyncIterator[Any]:
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise translate(error, self.address) from error
+        finally:
+            call.cancel()
+
+
+class _StreamUnary(_Translating, grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[misc, unused-ignore]
+    async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
+        call = await continuation(details, requests)
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise translate(error, self.address) from error
+
+
+def _interceptors(address: str) -> list[Any]:
+    return [_UnaryResponse(address), _UnaryStream(address), _StreamUnary(address)]
+
+
+def open_channel(address: str, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+    """Open a channel to a manager's API at host:port. Calls raise SwarmErrors; close it when done."""
+    options = (*_OPTIONS, ("grpc.ssl_target_name_override", MANAGER_NAME))
+    return grpc.aio.secure_channel(address, credentials, options=options, interceptors=_interceptors(address))
+
+
+def open_unix_channel(path: str | Path) -> grpc.aio.Channel:
+    """Open a channel to a daemon's unix socket. Calls raise SwarmErrors; close it when done."""
+    # gRPC would send the socket's path as the authority, which its own parser refuses for some paths.
+    options = (*_OPTIONS, ("grpc.default_authority", "localhost"))
+    return grpc.aio.insecure_channel(f"unix:{path}", options=options, interceptors=_interceptors(str(path)))
+
+
+class ManagerPool:
+    """Knows the managers' addresses, keeps one channel, and moves on when its manager cannot be reached."""
+
+    def __init__(self, addresses: Sequence[str], credentials: Callable[[], grpc.ChannelCredentials]) -> None:
+        if not addresses:
+            raise ValueError("a pool needs at least one address")
+        self._addresses = list(dict.fromkeys(addresses))
+        self._credentials = credentials
+        self._channel: grpc.aio.Channel | None = None
+        self._channel_address = ""
+
+    @property
+    def address(self) -> str:
+        """The manager that is asked now."""
+        return self._addresses[0]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(self._addresses)
+
+    def channel(self) -> grpc.aio.Channel:
+        """Return the channel to the present manager, opening it when needed."""
+        if self._channel is None or self._channel_address != self.address:
+            self._channel = open_channel(self.address, self._credentials())
+            self._channel_address = self.address
+        return self._channel
+
+    async def move_on(self) -> None:
+        """The present manager does not answer: the next one is asked from now on."""
+        self._addresses.append(self._addresses.pop(0))
+        await self.reconnect()
+
+    async def reconnect(self) -> None:
+        """Drop the channel; the next use opens one with fresh credentials."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    def update(self, addresses: Iterable[str]) -> None:
+        """Learn the present managers; the one in use stays first while it is one of them."""
+        fresh = list(dict.fromkeys(addresses))
+        if fresh:
+            self._addresses = sorted(fresh, key=lambda a: a != self.address)
+
+    async def call(self, ask: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
+        """Return `await ask(channel)`, trying each manager once when one is Unavailable."""
+        failure: Unavailable | None = None
+        for _ in range(len(self._addresses)):
+            try:
+                return await ask(self.channel())
+            except Unavailable as error:
+                failure = error
+                await self.move_on()
+        assert failure is not None
+        raise failure
+
+    async def close(self) -> None:
+        await self.reconnect()

@@ -1,0 +1,175 @@
+"""Make this machine a node: download the root, check it against the token's digest, have a key signed.
+
+    echo '{"token": "SWMTKN-1-…", "remote": "10.0.0.1:2377"}' | python -m pyswarm.worker.agent.enroll --root ROOT
+
+A one-shot that pyswarmd runs for `pyswarm join` (docs/reference/seams.md). Writes `certificates.new/` only, and only
+when all has gone well; prints one JSON object with the node's ids and role, or the error with its remedy.
+"""
+
+import argparse
+import asyncio
+import json
+import socket
+import ssl
+import sys
+import time
+from typing import Any
+
+import grpc.aio
+from cryptography import x509
+
+from pyswarm.proto.certificate_files import write_certificates
+from pyswarm.proto.clock import SYSTEM_CLOCK, Clock
+from pyswarm.proto.csr import make_csr
+from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, JoinTokenInvalid, SwarmError, Unavailable
+from pyswarm.proto.identity import MANAGER_NAME
+from pyswarm.proto.join_token import JoinToken, parse_join_token, root_digest, same_token
+from pyswarm.proto.model.states import Availability, Role
+from pyswarm.proto.paths import API_PORT, NodePaths
+from pyswarm.proto.rpc.client import open_channel
+from pyswarm.proto.rpc.tls import pinned_root_credentials
+from pyswarm.proto.v1 import ca_pb2, ca_pb2_grpc, types_pb2
+
+CONNECT_SECONDS = 10.0
+
+_REACH = (
+    "Check the address, that a manager runs there, and that TCP {api}, {bootstrap} (and 7946 for managers) are open "
+    "from this machine."
+)
+
+
+async def enroll(paths: NodePaths, options: dict[str, Any], clock: Clock) -> dict[str, Any]:
+    """Obtain this machine's certificate and return its ids, role and the managers' addresses."""
+    token = parse_join_token(str(options.get("token", "")))
+    host, port = split_address(str(options.get("remote", "")))
+    bootstrap = f"{host}:{port + 1}" if ":" not in host else f"[{host}]:{port + 1}"
+    root_pem = await _pinned_root(host, port + 1, bootstrap, token, clock)
+    key, csr = make_csr()
+    request = ca_pb2.IssueNodeCertificateRequest(
+        token=str(token),
+        csr_pem=csr,
+        availability=_availability(options).value,  # type: ignore[arg-type]
+        description=types_pb2.NodeDescription(hostname=socket.gethostname()),
+        addr=str(options.get("addr", "")),
+        client_time=clock.now(),
+    )
+    async with open_channel(bootstrap, pinned_root_credentials(root_pem.encode())) as channel:
+        issued = await ca_pb2_grpc.BootstrapStub(channel).IssueNodeCertificate(request, timeout=30)
+    write_certificates(
+        paths.certificates.with_name("certificates.new"),
+        root_pem=issued.root_ca_pem,
+        certificate_pem=issued.certificate_pem,
+        key_pem=key,
+    )
+    return {
+        "ok": True,
+        "node_id": issued.node_id,
+        "cluster_id": issued.cluster_id,
+        "role": "manager" if issued.role == Role.MANAGER else "worker",
+        "managers": [{"node_id": "", "addr": addr} for addr in issued.manager_addrs or [f"{host}:{port}"]],
+    }
+
+
+def split_address(remote: str) -> tuple[str, int]:
+    """Return (host, port) of `host[:port]`, `[v6]:port`; the port defaults to 2377. Raises InvalidArgument."""
+    remedy = "Give a manager's address as HOST:2377, as `pyswarm join-token` prints it."
+    host, _, port = (
+        remote.rpartition(":") if ":" in remote and not remote.endswith("]") else (remote, "", str(API_PORT))
+    )
+    if not host or not port.isdigit() or not 0 < int(port) < 65535:
+        raise InvalidArgument(f"{remote!r} is not a manager's address", remedy=remedy)
+    return host.strip("[]"), int(port)
+
+
+def _availability(options: dict[str, Any]) -> Availability:
+    name = str(options.get("availability") or "active").upper()
+    if name not in ("ACTIVE", "PAUSE", "DRAIN"):
+        raise InvalidArgument(f"no such availability: {name.lower()}", remedy="Use active, pause or drain.")
+    return Availability[name]
+
+
+async def _pinned_root(host: str, port: int, address: str, token: JoinToken, clock: Clock) -> str:
+    """Download the root certificate and return it once the token's digest vouches for it.
+
+    The connection is not authenticated yet: the digest in the token is what makes the answer trustworthy.
+    """
+    presented = await asyncio.to_thread(_presented_certificate, host, port, address)
+    _check_clock(presented, clock)
+    root = await _download(address, presented)
+    if not same_token(root_digest(root), token.digest):
+        raise JoinTokenInvalid(
+            f"the join token belongs to another cluster than the one at {host}",
+            remedy="Take token and address from the same cluster: `pyswarm join-token worker` there prints both.",
+        )
+    return root
+
+
+def _presented_certificate(host: str, port: int, address: str) -> bytes:
+    """Return the server's certificate (PEM) without trusting it. Raises Unavailable with the cause."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    remedy = _REACH.format(api=port - 1, bootstrap=port)
+    try:
+        with (
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=MANAGER_NAME) as secure,
+        ):
+            presented = secure.getpeercert(binary_form=True)
+    except ssl.SSLError as error:
+        raise Unavailable(
+            f"{address} does not speak the cluster's TLS: {error.reason or error}", remedy=remedy
+        ) from error
+    except OSError as error:
+        reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        raise Unavailable(f"cannot reach the manager at {address}: {reason}", remedy=remedy) from error
+    if presented is None:
+        raise Unavailable(f"{address} shows no certificate", remedy=remedy)
+    return ssl.DER_cert_to_PEM_cert(presented).encode()
+
+
+def _check_clock(presented: bytes, clock: Clock) -> None:
+    certificate = x509.load_pem_x509_certificate(presented)
+    begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+    if not begin <= clock.now() <= end:
+        shown = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(clock.now()))
+        raise FailedPrecondition(
+            f"this machine's clock says {shown} UTC, but the manager's certificate is valid "
+            f"from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} "
+            f"to {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC",
+            remedy="Set this machine's clock right (for example with chrony or systemd-timesyncd) and join again.",
+        )
+
+
+async def _download(address: str, presented: bytes) -> str:
+    """Ask for the root over a connection whose certificate chain cannot be judged yet.
+
+    gRPC verifies chains always, so the presented certificate itself is the anchor of this one call.
+    """
+    try:
+        async with open_channel(address, pinned_root_credentials(presented)) as channel:
+            stub = ca_pb2_grpc.BootstrapStub(channel)
+            answer = await stub.GetRootCertificate(ca_pb2.GetRootCertificateRequest(), timeout=CONNECT_SECONDS)
+    except grpc.aio.UsageError as error:
+        raise Unavailable(f"cannot ask {address} for its root certificate: {error}") from error
+    return answer.certificate_pem
+
+
+def main() -> None:
+    """Entry point: JSON options on standard input, JSON answer on standard output."""
+    parser = argparse.ArgumentParser(description="obtain this machine's certificate with a join token")
+    parser.add_argument("--root", default=None)
+    arguments = parser.parse_args()
+    try:
+        options = json.loads(sys.stdin.read() or "{}")
+        answer = asyncio.run(enroll(NodePaths.from_environment(arguments.root), options, SYSTEM_CLOCK))
+    except SwarmError as error:
+        answer = {"ok": False, "code": error.code, "message": error.message, "remedy": error.remedy}
+    print(json.dumps(answer))
+    sys.exit(0 if answer["ok"] else 1)
+
+
+if __name__ == "__main__":
+    main()
