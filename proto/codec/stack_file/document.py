@@ -92,11 +92,13 @@ def parse_document(text: str, file: str) -> Table:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
         problem = " ".join(part for part in (error.context, error.problem) if part)
-        raise failure(place, f"malformed YAML: {problem}", _yaml_remedy(problem)) from error
+        raise failure(place, f"malformed YAML on line {place.line}: {problem}", _yaml_remedy(problem)) from error
     except (ValueError, OverflowError) as error:
         # The scanner turns "\\UFFFFFFFF" into a character without checking that there is one.
         place = Place(file, loader.line + 1, loader.column + 1)
-        raise failure(place, f"malformed YAML: {error}", "Check the escapes in this place.") from error
+        raise failure(
+            place, f"malformed YAML on line {place.line}: {error}", "Check the escapes in this place."
+        ) from error
     finally:
         loader.dispose()
     if not isinstance(root, Table):
@@ -109,7 +111,11 @@ def parse_document(text: str, file: str) -> Table:
 def _unreadable(error: yaml.reader.ReaderError, text: str, file: str) -> InvalidStackFile:
     before = text[: error.position]
     place = Place(file, before.count("\n") + 1, error.position - before.rfind("\n"))
-    return failure(place, f"malformed YAML: character U+{error.character:04X} is not allowed", "Remove or escape it.")
+    return failure(
+        place,
+        f"malformed YAML on line {place.line}: character U+{error.character:04X} is not allowed",
+        "Remove or escape it.",
+    )
 
 
 def _yaml_remedy(problem: str) -> str:

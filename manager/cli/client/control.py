@@ -1,0 +1,186 @@
+"""The control API as the commands see it: model objects in and out, names and ids as people type them.
+
+Every call has a deadline. Where a call goes: to the manager of `--host`, with this node's certificate, else
+to the manager on this node through its unix socket.
+"""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pyswarm.manager.cli.client.addresses import with_port
+from pyswarm.manager.cli.records import ServiceRow, StackChange, TaskList
+from pyswarm.manager.cli.settings import Settings
+from pyswarm.proto.codec.messages import from_message, to_message
+from pyswarm.proto.errors import InvalidArgument, NotAManager, NotFound, Unavailable
+from pyswarm.proto.model.objects import Cluster, JoinTokens, Node, Revision, Service, Task
+from pyswarm.proto.model.spec import NodeSpec, ServiceSpec
+from pyswarm.proto.model.states import Role
+from pyswarm.proto.rpc.client import open_channel, open_unix_channel
+from pyswarm.proto.rpc.tls import channel_credentials
+from pyswarm.proto.v1 import control_pb2 as pb
+from pyswarm.proto.v1 import control_pb2_grpc, logs_pb2, logs_pb2_grpc, types_pb2
+
+CALL_TIMEOUT_SECONDS = 30.0
+
+
+class ControlClient:
+    def __init__(self, channel: Any) -> None:
+        self._stub: control_pb2_grpc.ControlAsyncStub = control_pb2_grpc.ControlStub(channel)
+        self._logs: logs_pb2_grpc.LogsAsyncStub = logs_pb2_grpc.LogsStub(channel)
+
+    # -- the cluster
+
+    async def info(self) -> pb.Info:
+        return await self._stub.GetInfo(pb.GetInfoRequest(), timeout=CALL_TIMEOUT_SECONDS)
+
+    async def cluster(self) -> Cluster:
+        return from_message(await self._stub.GetCluster(pb.GetClusterRequest(), timeout=CALL_TIMEOUT_SECONDS), Cluster)
+
+    async def rotate_join_token(self, role: Role) -> JoinTokens:
+        request = pb.RotateJoinTokenRequest(role=types_pb2.Role.ValueType(role))
+        return from_message(await self._stub.RotateJoinToken(request, timeout=CALL_TIMEOUT_SECONDS), JoinTokens)
+
+    # -- nodes
+
+    async def nodes(self) -> list[Node]:
+        answer = await self._stub.ListNodes(pb.ListNodesRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        return [from_message(message, Node) for message in answer.nodes]
+
+    async def node(self, name: str) -> Node:
+        """Return the node with this id, hostname or unique id prefix; `self` is the manager that answers."""
+        wanted = (await self.info()).node_id if name == "self" else name
+        _check_name(wanted, "node")
+        answer = await self._stub.ListNodes(pb.ListNodesRequest(ids=[wanted]), timeout=CALL_TIMEOUT_SECONDS)
+        if not answer.nodes:
+            raise NotFound(f"no such node: {name}", remedy="`pyswarm node ls` lists what there is.")
+        return from_message(answer.nodes[0], Node)
+
+    async def update_node(self, node: Node, spec: NodeSpec) -> None:
+        request = pb.UpdateNodeRequest(id=node.id, version=node.version, spec=to_message(spec, types_pb2.NodeSpec))
+        await self._stub.UpdateNode(request, timeout=CALL_TIMEOUT_SECONDS)
+
+    async def remove_node(self, node_id: str, *, force: bool) -> None:
+        await self._stub.RemoveNode(pb.RemoveNodeRequest(id=node_id, force=force), timeout=CALL_TIMEOUT_SECONDS)
+
+    # -- services and tasks
+
+    async def services(self, names: Sequence[str] = (), *, stack: str = "") -> list[ServiceRow]:
+        for name in names:
+            _check_name(name, "service")
+        request = pb.ListServicesRequest(ids=names, stack=stack)
+        answer = await self._stub.ListServices(request, timeout=CALL_TIMEOUT_SECONDS)
+        counts = {status.service_id: (status.running, status.desired) for status in answer.statuses}
+        return [
+            ServiceRow(from_message(message, Service), *counts.get(message.id, (0, 0))) for message in answer.services
+        ]
+
+    async def service(self, name: str) -> Service:
+        """Return the service with this id, name or unique id prefix."""
+        rows = await self.services([name])
+        if not rows:
+            raise NotFound(f"no such service: {name}", remedy="`pyswarm service ls` lists what there is.")
+        return rows[0].service
+
+    async def create_service(self, spec: ServiceSpec) -> Service:
+        request = pb.CreateServiceRequest(spec=to_message(spec, types_pb2.ServiceSpec))
+        return from_message(await self._stub.CreateService(request, timeout=CALL_TIMEOUT_SECONDS), Service)
+
+    async def update_service(self, service: Service, spec: ServiceSpec, *, rollback: bool = False) -> Service:
+        """Write `spec`, unless the service changed since `service` was read (OutOfSequence)."""
+        request = pb.UpdateServiceRequest(
+            id=service.id, version=service.version, spec=to_message(spec, types_pb2.ServiceSpec), rollback=rollback
+        )
+        return from_message(await self._stub.UpdateService(request, timeout=CALL_TIMEOUT_SECONDS), Service)
+
+    async def remove_service(self, service_id: str) -> None:
+        await self._stub.RemoveService(pb.RemoveServiceRequest(id=service_id), timeout=CALL_TIMEOUT_SECONDS)
+
+    async def tasks(
+        self,
+        *,
+        service_ids: Sequence[str] = (),
+        node_ids: Sequence[str] = (),
+        ids: Sequence[str] = (),
+        stack: str = "",
+    ) -> TaskList:
+        request = pb.ListTasksRequest(service_ids=service_ids, node_ids=node_ids, ids=ids, stack=stack)
+        answer = await self._stub.ListTasks(request, timeout=CALL_TIMEOUT_SECONDS)
+        return TaskList(
+            tuple(from_message(message, Task) for message in answer.tasks),
+            {message.id: from_message(message, Revision) for message in answer.revisions},
+            {message.id: from_message(message, Node) for message in answer.nodes},
+            {message.id: from_message(message, Service) for message in answer.services},
+        )
+
+    # -- stacks
+
+    async def apply_stack(self, name: str, services: Sequence[ServiceSpec], *, prune: bool) -> list[StackChange]:
+        messages = [to_message(spec, types_pb2.ServiceSpec) for spec in services]
+        request = pb.ApplyStackRequest(name=name, services=messages, prune=prune)
+        answer = await self._stub.ApplyStack(request, timeout=CALL_TIMEOUT_SECONDS)
+        return [StackChange(change.service_id, change.name, change.action) for change in answer.changes]
+
+    async def remove_stack(self, name: str) -> list[StackChange]:
+        answer = await self._stub.RemoveStack(pb.RemoveStackRequest(name=name), timeout=CALL_TIMEOUT_SECONDS)
+        return [StackChange(change.service_id, change.name, change.action) for change in answer.changes]
+
+    # -- streams: these last as long as the caller reads them
+
+    def watch(self, *, kinds: Sequence[str], service_id: str = "", stack: str = "") -> AsyncIterator[pb.WatchEvents]:
+        """An empty message once the watch is in place, then one per commit that touches what was asked for."""
+        return aiter(self._stub.Watch(pb.WatchRequest(kinds=kinds, service_id=service_id, stack=stack)))
+
+    def logs(
+        self, *, service_ids: Sequence[str], task_ids: Sequence[str], follow: bool, tail: int, since: float
+    ) -> AsyncIterator[logs_pb2.LogMessage]:
+        options = logs_pb2.LogOptions(follow=follow, tail=tail, since=since)
+        request = logs_pb2.SubscribeLogsRequest(service_ids=service_ids, task_ids=task_ids, options=options)
+        return aiter(self._logs.SubscribeLogs(request))
+
+
+@asynccontextmanager
+async def connect(settings: Settings) -> AsyncIterator[ControlClient]:
+    """Yield a client of the manager that `settings` mean. Raises NotAManager, Unavailable."""
+    if settings.host:
+        channel = open_channel(with_port(settings.host), channel_credentials(settings.paths.certificates))
+    else:
+        _check_local_manager(settings)
+        channel = open_unix_channel(str(settings.paths.manager_socket))
+    async with channel:
+        yield ControlClient(channel)
+
+
+def _check_local_manager(settings: Settings) -> None:
+    """Raises NotAManager when this node runs no manager, Unavailable when its manager is not up."""
+    if settings.paths.manager_socket.exists():
+        return
+    role = _stored_role(settings)
+    if role == "manager":
+        raise Unavailable(
+            "this node's manager does not run",
+            remedy=f"See `pyswarm info` and {settings.paths.logs / 'pyswarm-manager.log'}.",
+        )
+    if role == "worker":
+        raise NotAManager(
+            "This node is a worker: worker nodes cannot be used to view or change the cluster.",
+            remedy="Run this command on a manager, or promote this node there: `pyswarm node promote`.",
+        )
+    raise NotAManager(
+        "This node is not a swarm manager.",
+        remedy='Use "pyswarm init" or "pyswarm join" to connect this node to a cluster and try again.',
+    )
+
+
+def _stored_role(settings: Settings) -> str:
+    try:
+        stored = json.loads(settings.paths.node_file.read_text())
+    except FileNotFoundError:
+        return ""
+    return str(stored.get("role", ""))
+
+
+def _check_name(name: str, kind: str) -> None:
+    if not name.strip():
+        raise InvalidArgument(f"an empty name is no {kind}", remedy=f"Give the name or id of a {kind}.")

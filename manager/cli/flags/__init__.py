@@ -1,0 +1,1 @@
+"""What flags mean: click types, and flags → specs (pure)."""

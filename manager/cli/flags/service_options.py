@@ -1,0 +1,127 @@
+"""The options of `service create` and `service update`: names, types and help as Docker's; no meaning here.
+
+An option that was not given is None (or empty), so that an update changes only what was named.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from pyswarm.manager.cli.flags.types import (
+    BYTES,
+    COUNT,
+    CPUS,
+    DURATION,
+    RATIO,
+    RESTART_CONDITION,
+    ROLLBACK_FAILURE_ACTION,
+    UPDATE_FAILURE_ACTION,
+    UPDATE_ORDER,
+)
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _many(*names: str, text: str, metavar: str = "TEXT") -> Decorator:
+    return click.option(*names, multiple=True, metavar=metavar, help=text)
+
+
+def _one(*names: str, text: str, kind: Any = str) -> Decorator:
+    return click.option(*names, type=kind, help=text)
+
+
+def _switch(name: str, text: str, *short: str) -> Decorator:
+    return click.option("/".join([name, f"--no-{name.removeprefix('--')}"]), *short, default=None, help=text)
+
+
+_SHARED: tuple[Decorator, ...] = (
+    _one("--replicas", kind=COUNT, text="Number of tasks"),
+    _one("--entrypoint", text="Overwrite the image's default entrypoint"),
+    _one("-w", "--workdir", text="Working directory inside the container"),
+    _one("-u", "--user", text="Username or UID (format: <name|uid>[:<group|gid>])"),
+    _one("--hostname", text="Container hostname"),
+    _switch("--tty", "Allocate a pseudo-TTY", "-t"),
+    _switch("--init", "Run an init inside each container that forwards signals and reaps processes"),
+    _switch("--read-only", "Mount the container's root filesystem read-only"),
+    _one("--stop-signal", text="Signal to stop the container"),
+    _one("--stop-grace-period", kind=DURATION, text="Time before a container is killed (10s)"),
+    _many("--cap-add", text="Add Linux capabilities"),
+    _many("--cap-drop", text="Drop Linux capabilities"),
+    _one("--limit-cpu", kind=CPUS, text="Limit CPUs"),
+    _one("--limit-memory", kind=BYTES, text="Limit memory"),
+    _one("--limit-pids", kind=COUNT, text="Limit the number of processes (0: no limit)"),
+    _one("--reserve-cpu", kind=CPUS, text="Reserve CPUs"),
+    _one("--reserve-memory", kind=BYTES, text="Reserve memory"),
+    _one("--replicas-max-per-node", kind=COUNT, text="Maximum number of tasks per node (0: no limit)"),
+    _one("--restart-condition", kind=RESTART_CONDITION, text="Restart when the condition is met (any)"),
+    _one("--restart-delay", kind=DURATION, text="Delay between restart attempts (5s)"),
+    _one("--restart-max-attempts", kind=COUNT, text="Restarts before giving up (0: never give up)"),
+    _one("--restart-window", kind=DURATION, text="Window in which attempts are counted (0: for ever)"),
+    _one("--update-parallelism", kind=COUNT, text="Tasks updated at once (0: all) (1)"),
+    _one("--update-delay", kind=DURATION, text="Delay between updates (0s)"),
+    _one("--update-failure-action", kind=UPDATE_FAILURE_ACTION, text="What a failed update does (pause)"),
+    _one("--update-monitor", kind=DURATION, text="How long an updated task is watched for failure (5s)"),
+    _one("--update-max-failure-ratio", kind=RATIO, text="Failures to tolerate (0)"),
+    _one("--update-order", kind=UPDATE_ORDER, text="Which comes first in a slot (stop-first)"),
+    _one("--rollback-parallelism", kind=COUNT, text="Tasks rolled back at once (0: all) (1)"),
+    _one("--rollback-delay", kind=DURATION, text="Delay between rollbacks (0s)"),
+    _one("--rollback-failure-action", kind=ROLLBACK_FAILURE_ACTION, text="What a failed rollback does (pause)"),
+    _one("--rollback-monitor", kind=DURATION, text="How long a rolled back task is watched (5s)"),
+    _one("--rollback-max-failure-ratio", kind=RATIO, text="Failures to tolerate (0)"),
+    _one("--rollback-order", kind=UPDATE_ORDER, text="Which comes first in a slot (stop-first)"),
+    _one("--endpoint-mode", kind=click.Choice(["vip", "dnsrr"]), text="Endpoint mode (vip)"),
+    click.option("-d", "--detach", is_flag=True, help="Exit at once instead of following until it has converged"),
+    click.option("-q", "--quiet", is_flag=True, help="Show no progress"),
+)
+
+_CREATE: tuple[Decorator, ...] = (
+    _one("--name", text="Service name"),
+    _many("-l", "--label", text="Service labels", metavar="NAME=VALUE"),
+    _many("--container-label", text="Container labels", metavar="NAME=VALUE"),
+    _one("--mode", kind=click.Choice(["replicated", "global"]), text="Service mode (replicated)"),
+    _many("-e", "--env", text="Set environment variables", metavar="NAME[=VALUE]"),
+    click.option(
+        "--env-file", multiple=True, type=click.Path(dir_okay=False), help="Read in a file of environment variables"
+    ),
+    _many("--mount", text="Attach a directory of the node or a tmpfs", metavar="type=…,source=…,target=…"),
+    _many("-p", "--publish", text="Publish a port", metavar="[PUBLISHED:]TARGET[/PROTOCOL]"),
+    _many("--constraint", text="Placement constraints", metavar="node.labels.NAME==VALUE"),
+    _many("--placement-pref", text="Placement preferences", metavar="spread=node.labels.NAME"),
+)
+
+_UPDATE: tuple[Decorator, ...] = (
+    _one("--image", text="Service image"),
+    _one("--args", text="Command arguments"),
+    click.option("--force", is_flag=True, help="Replace all tasks even if nothing changed"),
+    click.option("--rollback", is_flag=True, help="Go back to the previous specification"),
+    _many("--label-add", text="Add or change a service label", metavar="NAME=VALUE"),
+    _many("--label-rm", text="Remove a service label", metavar="NAME"),
+    _many("--container-label-add", text="Add or change a container label", metavar="NAME=VALUE"),
+    _many("--container-label-rm", text="Remove a container label", metavar="NAME"),
+    _many("--env-add", text="Add or change an environment variable", metavar="NAME[=VALUE]"),
+    _many("--env-rm", text="Remove an environment variable", metavar="NAME"),
+    _many("--mount-add", text="Add or change a mount", metavar="type=…,source=…,target=…"),
+    _many("--mount-rm", text="Remove a mount by its target path", metavar="TARGET"),
+    _many("--publish-add", text="Add or change a published port", metavar="[PUBLISHED:]TARGET[/PROTOCOL]"),
+    _many("--publish-rm", text="Remove a published port by its target port", metavar="TARGET[/PROTOCOL]"),
+    _many("--constraint-add", text="Add a placement constraint", metavar="CONSTRAINT"),
+    _many("--constraint-rm", text="Remove a placement constraint", metavar="CONSTRAINT"),
+    _many("--placement-pref-add", text="Add a placement preference", metavar="spread=…"),
+    _many("--placement-pref-rm", text="Remove a placement preference", metavar="spread=…"),
+)
+
+
+def create_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    return _decorated(command, (*_CREATE, *_SHARED))
+
+
+def update_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    return _decorated(command, (*_UPDATE, *_SHARED))
+
+
+def _decorated(command: Callable[..., Any], decorators: tuple[Decorator, ...]) -> Callable[..., Any]:
+    # Click lists options in the order of decorators from top to bottom, which is the reverse of application.
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command

@@ -1,0 +1,241 @@
+"""Flags → ServiceSpec: a new one for `service create`, a changed one for `service update` (pure).
+
+`flags` maps an option's name (`limit_memory`) to its value; None or an empty tuple was not given.
+"""
+
+import shlex
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from pyswarm.manager.cli.flags.values import parse_env, parse_labels, parse_mount, parse_preference, parse_publish
+from pyswarm.proto.codec.ports import parse_short_port
+from pyswarm.proto.errors import InvalidArgument
+from pyswarm.proto.model.resources import ResourceRequirements, Resources
+from pyswarm.proto.model.spec import (
+    ContainerSpec,
+    EndpointSpec,
+    GlobalMode,
+    Placement,
+    PortConfig,
+    ReplicatedMode,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
+
+Flags = Mapping[str, Any]
+T = TypeVar("T")
+S = TypeVar("S", ContainerSpec, Resources, RestartPolicy, Placement, UpdateConfig, EndpointSpec)
+
+
+def new_spec(
+    *, name: str, image: str, args: Sequence[str], flags: Flags, environment: Mapping[str, str]
+) -> ServiceSpec:
+    """Return the spec of a new service. Raises InvalidArgument."""
+    is_global = flags.get("mode") == "global"
+    if is_global and flags.get("replicas") is not None:
+        raise InvalidArgument("replicas can only be used with replicated mode", remedy="Leave --replicas out.")
+    mode = ServiceMode(global_mode=GlobalMode()) if is_global else ServiceMode(replicated=ReplicatedMode())
+    container = ContainerSpec(
+        image=image,
+        args=tuple(args),
+        env=parse_env(flags.get("env", ()), environment),
+        labels=parse_labels(flags.get("container_label", ())),
+        mounts=tuple(parse_mount(text) for text in flags.get("mount", ())),
+        capability_add=tuple(flags.get("cap_add", ())),
+        capability_drop=tuple(flags.get("cap_drop", ())),
+    )
+    placement = Placement(
+        constraints=tuple(flags.get("constraint", ())),
+        preferences=tuple(parse_preference(text) for text in flags.get("placement_pref", ())),
+    )
+    ports = tuple(port for text in flags.get("publish", ()) for port in parse_publish(text))
+    spec = ServiceSpec(
+        name=name,
+        labels=parse_labels(flags.get("label", ())),
+        task_template=TaskSpec(container_spec=container, placement=placement),
+        mode=mode,
+        endpoint_spec=EndpointSpec(ports=ports),
+    )
+    return _with_values(spec, flags)
+
+
+def changed_spec(spec: ServiceSpec, flags: Flags, environment: Mapping[str, str]) -> ServiceSpec:
+    """Return `spec` with what the flags of `service update` name. Raises InvalidArgument."""
+    template, container = spec.task_template, spec.task_template.container_spec
+    image, args = flags.get("image"), flags.get("args")
+    container = replace(
+        container,
+        image=container.image if image is None else image,
+        args=container.args if args is None else _words("--args", args),
+        env=_changed_env(container.env, flags, environment),
+        labels=_changed_labels(container.labels, flags, "container_label"),
+        mounts=_merged(
+            container.mounts,
+            [parse_mount(text) for text in flags.get("mount_add", ())],
+            flags.get("mount_rm", ()),
+            lambda mount: mount.target,
+        ),
+        capability_add=_capabilities(container.capability_add, flags, "cap_add", "cap_drop"),
+        capability_drop=_capabilities(container.capability_drop, flags, "cap_drop", "cap_add"),
+    )
+    placement = replace(
+        template.placement,
+        constraints=_listed(template.placement.constraints, flags, "constraint"),
+        preferences=_merged(
+            template.placement.preferences,
+            [parse_preference(text) for text in flags.get("placement_pref_add", ())],
+            [parse_preference(text) for text in flags.get("placement_pref_rm", ())],
+            lambda key: key,
+        ),
+    )
+    template = replace(
+        template,
+        container_spec=container,
+        placement=placement,
+        force_update=template.force_update + (1 if flags.get("force") else 0),
+    )
+    changed = replace(
+        spec,
+        labels=_changed_labels(spec.labels, flags, "label"),
+        task_template=template,
+        endpoint_spec=replace(spec.endpoint_spec, ports=_changed_ports(spec.endpoint_spec.ports, flags)),
+    )
+    return _with_values(changed, flags)
+
+
+def scaled(spec: ServiceSpec, replicas: int) -> ServiceSpec:
+    """Return `spec` with that many replicas. Raises InvalidArgument for a global service."""
+    if spec.mode.replicated is None:
+        raise InvalidArgument(
+            f"{spec.name}: scale can only be used with replicated mode",
+            remedy="A global service runs once on every node; bound it with constraints instead.",
+        )
+    return replace(spec, mode=ServiceMode(replicated=ReplicatedMode(replicas=replicas)))
+
+
+def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
+    """Apply the flags that simply set one field, which create and update share."""
+    if flags.get("replicas") is not None:
+        spec = scaled(spec, flags["replicas"])
+    template = spec.task_template
+    entrypoint = flags.get("entrypoint")
+    container = _given(
+        template.container_spec,
+        command=None if entrypoint is None else _words("--entrypoint", entrypoint),
+        dir=flags.get("workdir"),
+        user=flags.get("user"),
+        hostname=flags.get("hostname"),
+        tty=flags.get("tty"),
+        init=flags.get("init"),
+        read_only=flags.get("read_only"),
+        stop_signal=flags.get("stop_signal"),
+        stop_grace_period_seconds=flags.get("stop_grace_period"),
+    )
+    resources = ResourceRequirements(
+        limits=_given(
+            template.resources.limits,
+            nano_cpus=flags.get("limit_cpu"),
+            memory_bytes=flags.get("limit_memory"),
+            pids=flags.get("limit_pids"),
+        ),
+        reservations=_given(
+            template.resources.reservations,
+            nano_cpus=flags.get("reserve_cpu"),
+            memory_bytes=flags.get("reserve_memory"),
+        ),
+    )
+    restart = _given(
+        template.restart_policy,
+        condition=flags.get("restart_condition"),
+        delay_seconds=flags.get("restart_delay"),
+        max_attempts=flags.get("restart_max_attempts"),
+        window_seconds=flags.get("restart_window"),
+    )
+    return replace(
+        spec,
+        task_template=replace(
+            template,
+            container_spec=container,
+            resources=resources,
+            restart_policy=restart,
+            placement=_given(template.placement, max_replicas=flags.get("replicas_max_per_node")),
+        ),
+        update_config=_update_config(spec.update_config, flags, "update"),
+        rollback_config=_update_config(spec.rollback_config, flags, "rollback"),
+        endpoint_spec=_given(spec.endpoint_spec, mode=flags.get("endpoint_mode")),
+    )
+
+
+def _update_config(config: UpdateConfig, flags: Flags, prefix: str) -> UpdateConfig:
+    return _given(
+        config,
+        parallelism=flags.get(f"{prefix}_parallelism"),
+        delay_seconds=flags.get(f"{prefix}_delay"),
+        failure_action=flags.get(f"{prefix}_failure_action"),
+        monitor_seconds=flags.get(f"{prefix}_monitor"),
+        max_failure_ratio=flags.get(f"{prefix}_max_failure_ratio"),
+        order=flags.get(f"{prefix}_order"),
+    )
+
+
+def _given(record: S, **values: Any) -> S:
+    return replace(record, **{name: value for name, value in values.items() if value is not None})
+
+
+def _words(flag: str, text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise InvalidArgument(f"{flag} {text!r}: {str(error).lower()}", remedy="Close the quotation.") from error
+
+
+def _changed_labels(labels: Mapping[str, str], flags: Flags, what: str) -> dict[str, str]:
+    removed = set(flags.get(f"{what}_rm", ()))
+    return {
+        **{name: value for name, value in labels.items() if name not in removed},
+        **parse_labels(flags.get(f"{what}_add", ())),
+    }
+
+
+def _changed_env(env: Sequence[str], flags: Flags, environment: Mapping[str, str]) -> tuple[str, ...]:
+    added = parse_env(flags.get("env_add", ()), environment)
+    return _merged(env, added, flags.get("env_rm", ()), lambda entry: entry.partition("=")[0])
+
+
+def _changed_ports(ports: Sequence[PortConfig], flags: Flags) -> tuple[PortConfig, ...]:
+    """Remove by target port and protocol; an added port replaces what was published at the same place."""
+    removed = [port for text in flags.get("publish_rm", ()) for port in parse_short_port(text)]
+    gone = [(port.target_port, port.protocol) for port in removed]
+    kept = _merged(ports, (), gone, lambda port: (port.target_port, port.protocol))
+    added = [port for text in flags.get("publish_add", ()) for port in parse_publish(text)]
+    return _merged(kept, added, (), lambda port: (port.published_port or -port.target_port, port.protocol))
+
+
+def _listed(values: Sequence[str], flags: Flags, what: str) -> tuple[str, ...]:
+    return _merged(values, flags.get(f"{what}_add", ()), flags.get(f"{what}_rm", ()), lambda text: text)
+
+
+def _merged(
+    values: Iterable[T], added: Iterable[T], removed: Iterable[Hashable], identity: Callable[[T], Hashable]
+) -> tuple[T, ...]:
+    """Return the values without the removed and the replaced ones, then the added ones."""
+    new = list(added)
+    gone = {*removed, *(identity(value) for value in new)}
+    return (*(value for value in values if identity(value) not in gone), *new)
+
+
+def _capabilities(values: Sequence[str], flags: Flags, add: str, opposite: str) -> tuple[str, ...]:
+    """Adding a capability takes it off the opposite list."""
+    taken = {_capability(text) for text in flags.get(opposite, ())}
+    kept = [text for text in values if _capability(text) not in taken]
+    known = {_capability(text) for text in kept}
+    return (*kept, *(text for text in flags.get(add, ()) if _capability(text) not in known))
+
+
+def _capability(text: str) -> str:
+    return text.upper().removeprefix("CAP_")

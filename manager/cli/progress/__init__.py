@@ -1,0 +1,1 @@
+"""Following a service until it has converged: the decision (pure), the bars (pure), the loop (edge)."""

@@ -1,0 +1,206 @@
+"""`inspect`: objects as the JSON of Docker's API: its names, nanoseconds, RFC 3339 moments.
+
+Members that are empty are left out, as Docker leaves them out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pyswarm.manager.cli.view.facts import rfc3339
+from pyswarm.proto.model.objects import Node, Service
+from pyswarm.proto.model.resources import Resources
+from pyswarm.proto.model.spec import ContainerSpec, PortConfig, ServiceSpec, TaskSpec, UpdateConfig
+from pyswarm.proto.model.states import UpdateState
+
+Json = dict[str, Any]
+
+
+def service_json(service: Service) -> Json:
+    """Return the service as `GET /services/ID` gives it."""
+    found: Json = {
+        **_meta(service),
+        "Spec": spec_json(service.spec),
+        "PreviousSpec": spec_json(service.previous_spec) if service.previous_spec is not None else None,
+        "Endpoint": {"Spec": _endpoint(service.spec), "Ports": _ports(service.ports)},
+    }
+    status = service.update_status
+    if status.state is not UpdateState.UNSET:
+        found["UpdateStatus"] = _without_empty(
+            {
+                "State": status.state.name.lower(),
+                "StartedAt": rfc3339(status.started_at),
+                "CompletedAt": rfc3339(status.completed_at) if status.completed_at else None,
+                "Message": status.message,
+            }
+        )
+    return _without_empty(found)
+
+
+def spec_json(spec: ServiceSpec) -> Json:
+    """Return a service's spec. A mode is written even when it has no members."""
+    mode: Json = {"Replicated": {"Replicas": spec.mode.replicated.replicas}} if spec.mode.replicated else {}
+    return {
+        "Name": spec.name,
+        "Labels": dict(spec.labels),
+        "TaskTemplate": _template(spec.task_template),
+        "Mode": mode or {"Global": {}},
+        "UpdateConfig": _update(spec.update_config),
+        "RollbackConfig": _update(spec.rollback_config),
+        "EndpointSpec": _endpoint(spec),
+    }
+
+
+def node_json(node: Node) -> Json:
+    """Return the node as `GET /nodes/ID` gives it."""
+    description = node.description
+    found: Json = {
+        **_meta(node),
+        "Spec": {
+            "Name": node.spec.name or None,
+            "Labels": dict(node.spec.labels),
+            "Role": node.spec.role.name.lower(),
+            "Availability": node.spec.availability.name.lower(),
+        },
+        "Role": node.role.name.lower(),
+        "Description": {
+            "Hostname": description.hostname,
+            "Platform": {
+                "Architecture": description.platform.architecture,
+                "OS": description.platform.os,
+            },
+            "Resources": _resources(description.resources),
+            "Engine": _without_empty(
+                {"EngineVersion": description.engine_version, "Labels": dict(description.engine_labels)}
+            ),
+        },
+        "Status": _without_empty(
+            {"State": node.status.state.name.lower(), "Message": node.status.message, "Addr": node.status.addr}
+        ),
+    }
+    found["Spec"] = {key: value for key, value in found["Spec"].items() if value is not None}
+    if node.manager_status is not None:
+        found["ManagerStatus"] = _without_empty(
+            {
+                "Leader": node.manager_status.leader or None,
+                "Reachability": node.manager_status.reachability.name.lower(),
+                "Addr": node.manager_status.addr,
+            }
+        )
+    return found
+
+
+def _meta(stored: Service | Node) -> Json:
+    return {
+        "ID": stored.id,
+        "Version": {"Index": stored.version},
+        "CreatedAt": rfc3339(stored.created_at),
+        "UpdatedAt": rfc3339(stored.updated_at),
+    }
+
+
+def _template(template: TaskSpec) -> Json:
+    restart, placement = template.restart_policy, template.placement
+    return _without_empty(
+        {
+            "ContainerSpec": _container(template.container_spec),
+            "Resources": _without_empty(
+                {
+                    "Limits": _resources(template.resources.limits),
+                    "Reservations": _resources(template.resources.reservations),
+                }
+            ),
+            "RestartPolicy": {
+                "Condition": restart.condition.name.lower().replace("_", "-"),
+                "Delay": _nanoseconds(restart.delay_seconds),
+                "MaxAttempts": restart.max_attempts,
+                "Window": _nanoseconds(restart.window_seconds),
+            },
+            "Placement": _without_empty(
+                {
+                    "Constraints": list(placement.constraints),
+                    "Preferences": [{"Spread": {"SpreadDescriptor": key}} for key in placement.preferences],
+                    "MaxReplicas": placement.max_replicas,
+                }
+            ),
+            "ForceUpdate": template.force_update,
+            "Runtime": "container",
+        }
+    )
+
+
+def _container(container: ContainerSpec) -> Json:
+    return _without_empty(
+        {
+            "Image": container.image,
+            "Labels": dict(container.labels),
+            "Command": list(container.command),
+            "Args": list(container.args),
+            "Hostname": container.hostname,
+            "Env": list(container.env),
+            "Dir": container.dir,
+            "User": container.user,
+            "TTY": container.tty,
+            "Init": container.init,
+            "ReadOnly": container.read_only,
+            "Mounts": [
+                _without_empty(
+                    {
+                        "Type": mount.type.name.lower(),
+                        "Source": mount.source,
+                        "Target": mount.target,
+                        "ReadOnly": mount.read_only,
+                        "TmpfsOptions": _without_empty({"SizeBytes": mount.tmpfs_size_bytes}),
+                    }
+                )
+                for mount in container.mounts
+            ],
+            "StopSignal": container.stop_signal,
+            "StopGracePeriod": _nanoseconds(container.stop_grace_period_seconds),
+            "CapabilityAdd": list(container.capability_add),
+            "CapabilityDrop": list(container.capability_drop),
+        }
+    )
+
+
+def _update(config: UpdateConfig) -> Json:
+    return {
+        "Parallelism": config.parallelism,
+        "Delay": _nanoseconds(config.delay_seconds),
+        "FailureAction": config.failure_action.name.lower(),
+        "Monitor": _nanoseconds(config.monitor_seconds),
+        "MaxFailureRatio": config.max_failure_ratio,
+        "Order": config.order.name.lower().replace("_", "-"),
+    }
+
+
+def _endpoint(spec: ServiceSpec) -> Json:
+    return _without_empty({"Mode": spec.endpoint_spec.mode, "Ports": _ports(spec.endpoint_spec.ports)})
+
+
+def _ports(ports: Sequence[PortConfig]) -> list[Json]:
+    return [
+        _without_empty(
+            {
+                "Name": port.name,
+                "Protocol": port.protocol,
+                "TargetPort": port.target_port,
+                "PublishedPort": port.published_port,
+                "PublishMode": port.publish_mode.name.lower(),
+            }
+        )
+        for port in ports
+    ]
+
+
+def _resources(resources: Resources) -> Json:
+    return _without_empty(
+        {"NanoCPUs": resources.nano_cpus, "MemoryBytes": resources.memory_bytes, "Pids": resources.pids}
+    )
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def _without_empty(members: Mapping[str, Any]) -> Json:
+    return {key: value for key, value in members.items() if value not in (None, "", 0, False, [], {})}

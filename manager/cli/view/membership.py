@@ -1,0 +1,25 @@
+"""What `init`, `join` and `join-token` say."""
+
+from pyswarm.proto.paths import API_PORT
+
+
+def initialized(node_id: str, worker_token: str, address: str) -> str:
+    """Return the text that tells how to add nodes to a cluster just made."""
+    return (
+        f"Swarm initialized: current node ({node_id}) is now a manager.\n\n"
+        f"{how_to_join('worker', worker_token, endpoint(address))}\n\n"
+        "To add a manager to this swarm, run 'pyswarm join-token manager' and follow the instructions."
+    )
+
+
+def how_to_join(role: str, token: str, remote: str) -> str:
+    return f"To add a {role} to this swarm, run the following command:\n\n    pyswarm join --token {token} {remote}"
+
+
+def joined(role: str) -> str:
+    return f"This node joined a swarm as a {role}."
+
+
+def endpoint(address: str) -> str:
+    """Return host:port of the cluster API at an address."""
+    return f"[{address}]:{API_PORT}" if ":" in address else f"{address}:{API_PORT}"

@@ -1,0 +1,148 @@
+"""`service ls`, `stack services`, `stack ls` and `service inspect --pretty`."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from pyswarm.manager.cli.records import ServiceRow
+from pyswarm.manager.cli.view.facts import Fact, render_facts
+from pyswarm.manager.cli.view.human import ago
+from pyswarm.manager.cli.view.ports import ports_text
+from pyswarm.manager.cli.view.table import Row, column
+from pyswarm.manager.cli.view.tasks import SHORT_ID
+from pyswarm.proto.codec.units import format_bytes, format_duration, format_nano_cpus
+from pyswarm.proto.model.objects import Service
+from pyswarm.proto.model.resources import Resources
+from pyswarm.proto.model.spec import PortConfig, ServiceSpec, UpdateConfig
+from pyswarm.proto.model.states import UpdateState
+
+SERVICE_COLUMNS = (
+    column("ID", "ID"),
+    column("NAME", "Name"),
+    column("MODE", "Mode"),
+    column("REPLICAS", "Replicas"),
+    column("IMAGE", "Image"),
+    column("PORTS", "Ports"),
+)
+STACK_COLUMNS = (column("NAME", "Name"), column("SERVICES", "Services"))
+
+
+def service_row(row: ServiceRow, *, no_trunc: bool = False) -> Row:
+    service = row.service
+    limit = service.spec.task_template.placement.max_replicas
+    replicas = f"{row.running}/{row.desired}" + (f" (max {limit} per node)" if limit else "")
+    return {
+        "ID": service.id if no_trunc else service.id[:SHORT_ID],
+        "Name": service.spec.name,
+        "Mode": mode_name(service.spec),
+        "Replicas": replicas,
+        "Image": service.spec.task_template.container_spec.image,
+        "Ports": ports_text(ports_of(service)),
+    }
+
+
+def stack_rows(services: Sequence[ServiceRow]) -> list[Row]:
+    """Return one row for each stack that any service belongs to."""
+    counts = Counter(row.service.stack for row in services if row.service.stack)
+    return [{"Name": name, "Services": str(counts[name]), "Orchestrator": "Swarm"} for name in sorted(counts)]
+
+
+def mode_name(spec: ServiceSpec) -> str:
+    return "global" if spec.mode.global_mode is not None else "replicated"
+
+
+def ports_of(service: Service) -> Sequence[PortConfig]:
+    """Return the ports as allocated, or as asked for while none is."""
+    return service.ports or service.spec.endpoint_spec.ports
+
+
+def service_pretty(service: Service, *, now: float) -> str:
+    """Return one service for people."""
+    spec, template = service.spec, service.spec.task_template
+    container, placement = template.container_spec, template.placement
+    facts: list[Fact] = [
+        ("ID", service.id),
+        ("Name", spec.name),
+        ("Labels", dict(sorted(spec.labels.items()))),
+        ("Service Mode", mode_name(spec).title()),
+        ("Replicas", str(spec.mode.replicated.replicas) if spec.mode.replicated is not None else ""),
+        ("UpdateStatus", _update_status(service, now)),
+        (
+            "Placement",
+            {
+                "Constraints": ", ".join(placement.constraints),
+                "Preferences": ", ".join(f"spread={p}" for p in placement.preferences),
+                "Max Replicas Per Node": str(placement.max_replicas or ""),
+            },
+        ),
+        ("UpdateConfig", _update_config(spec.update_config)),
+        ("RollbackConfig", _update_config(spec.rollback_config)),
+        (
+            "ContainerSpec",
+            {
+                "Image": container.image,
+                "Entrypoint": " ".join(container.command),
+                "Args": " ".join(container.args),
+                "Env": " ".join(container.env),
+                "Dir": container.dir,
+                "User": container.user,
+                "Hostname": container.hostname,
+                "Read Only": "true" if container.read_only else "",
+                "Init": "true" if container.init else "",
+                "Capabilities": " ".join(
+                    [f"+{c}" for c in container.capability_add] + [f"-{c}" for c in container.capability_drop]
+                ),
+            },
+        ),
+        ("Mounts", [_mount(m.target, m.source, m.type.name.lower(), m.read_only) for m in container.mounts]),
+        (
+            "Resources",
+            {
+                "Reservations": _resources(template.resources.reservations),
+                "Limits": _resources(template.resources.limits),
+            },
+        ),
+        (
+            "Ports",
+            [
+                f"{p.published_port or '(any)'}:{p.target_port}/{p.protocol} {p.publish_mode.name.lower()}"
+                for p in ports_of(service)
+            ],
+        ),
+    ]
+    return render_facts(facts)
+
+
+def _update_status(service: Service, now: float) -> dict[str, str]:
+    status = service.update_status
+    if status.state is UpdateState.UNSET:
+        return {}
+    return {
+        "State": status.state.name.lower(),
+        "Started": ago(status.started_at, now) if status.started_at else "",
+        "Completed": ago(status.completed_at, now) if status.completed_at else "",
+        "Message": status.message,
+    }
+
+
+def _update_config(config: UpdateConfig) -> dict[str, str]:
+    return {
+        "Parallelism": str(config.parallelism),
+        "Delay": format_duration(config.delay_seconds) if config.delay_seconds else "",
+        "On failure": config.failure_action.name.lower(),
+        "Monitoring Period": format_duration(config.monitor_seconds),
+        "Max failure ratio": f"{config.max_failure_ratio:g}",
+        "Update order": config.order.name.lower().replace("_", "-"),
+    }
+
+
+def _resources(resources: Resources) -> str:
+    parts = [
+        f"{format_nano_cpus(resources.nano_cpus)} CPUs" if resources.nano_cpus else "",
+        f"{format_bytes(resources.memory_bytes)} memory" if resources.memory_bytes else "",
+        f"{resources.pids} processes" if resources.pids else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _mount(target: str, source: str, kind: str, read_only: bool) -> str:
+    return f"{target} from {kind}{f' {source}' if source else ''}{' (read-only)' if read_only else ''}"
