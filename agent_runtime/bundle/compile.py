@@ -1,0 +1,240 @@
+"""Turn an OCI runtime spec into a start program: the system calls that make a container of a fresh clone. Pure.
+
+The order is what security rests on: join the cgroups before anything is spent; build the rootfs by descriptors only
+(a path is resolved by the kernel inside the rootfs, never through magic links); hide and protect the kernel's files
+before anything of the user's is mounted; leave the machine's file system; give up rights; filter; execute.
+
+`Handover` says which descriptors the program expects in its first slots; `container/prepare.py` opens them.
+"""
+
+import errno
+import os
+import stat
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyswarm.agent_runtime.bundle import defaults
+from pyswarm.agent_runtime.bundle.rootfs import RootfsWriter
+from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Process, Spec
+from pyswarm.agent_runtime.kernel import capabilities
+from pyswarm.agent_runtime.kernel import numbers as n
+from pyswarm.agent_runtime.kernel.program import Program, Slot, Writer
+
+ROOTFS_POINT = "/rootfs"
+EMPTY_POINT = "/empty"
+"""Directories the spawner's own tiny file system has, to attach a rootfs and an empty file system to."""
+
+_RESET_SIGNALS = (13, 25, 32, 33)
+"""Python ignores SIGPIPE and SIGXFSZ, posix_spawn the two that threads use: execve would keep that."""
+_SIG_SETMASK = 2
+_CLONE = {
+    "pid": n.CLONE_NEWPID, "mount": n.CLONE_NEWNS, "uts": n.CLONE_NEWUTS, "ipc": n.CLONE_NEWIPC,
+    "network": n.CLONE_NEWNET,
+}  # fmt: skip
+_KERNEL_TREES = ("/proc", "/sys", "/dev")
+
+
+@dataclass(frozen=True)
+class Handover:
+    """Descriptors that a program starts with, in the order of their slots.
+
+    rootfs, stdout, stderr, then `cgroup_files` of them, then the network namespace if one is joined, then one
+    detached tree per bind mount in the order of the spec.
+    """
+
+    cgroup_files: int
+    joins_network: bool
+    binds: tuple[str, ...]
+
+    rootfs = Slot(0)
+    stdout = Slot(1)
+    stderr = Slot(2)
+
+    @classmethod
+    def of(cls, spec: Spec, *, cgroup_files: int) -> "Handover":
+        joins = any(namespace.type == "network" and namespace.path for namespace in spec.linux.namespaces)
+        return cls(cgroup_files, joins, tuple(m.destination for m in spec.mounts if m.type == "bind"))
+
+    @property
+    def count(self) -> int:
+        return 3 + self.cgroup_files + self.joins_network + len(self.binds)
+
+    @property
+    def network(self) -> Slot:
+        return Slot(3 + self.cgroup_files)
+
+    def bind(self, destination: str) -> Slot:
+        return Slot(3 + self.cgroup_files + self.joins_network + self.binds.index(destination))
+
+
+def compile_program(
+    spec: Spec, handover: Handover, *, seccomp: bytes, bind_is_directory: Mapping[str, bool]
+) -> Program:
+    """Return the program for `spec`. `bind_is_directory` tells, by destination, what each bind source is."""
+    w = Writer(handover.count)
+    for namespace in spec.linux.namespaces:
+        if not namespace.path:
+            w.clone_flags |= _CLONE.get(namespace.type, 0)
+    _enter(w, spec, handover)
+    w.call("umask", 0, label="clear the umask")
+    rootfs = RootfsWriter(w, handover.rootfs)
+    rootfs.attach(ROOTFS_POINT)
+    _mounts(w, rootfs, spec, handover, bind_is_directory)
+    cwd = rootfs.directory(spec.process.cwd)
+    if spec.root.readonly:
+        rootfs.make_read_only()
+    rootfs.pivot()
+    w.call("sethostname", w.text(spec.hostname), len(spec.hostname.encode()), label="set the host name")
+    _standard_streams(w, rootfs, handover)
+    for limit in spec.process.rlimits:
+        block = w.block(struct.pack("=QQ", limit.soft, limit.hard))
+        w.call("prlimit64", 0, n.RLIMIT_NUMBERS[limit.type], block, 0, label=f"set {limit.type}")
+    _give_up_rights(w, spec.process)
+    w.call("fchdir", cwd, label=f"enter the working directory {spec.process.cwd}")
+    w.call("umask", spec.process.user.umask, label="set the umask")
+    w.call("close_range", 3, 0xFFFFFFFF, n.CLOSE_RANGE_CLOEXEC, label="close descriptors")
+    _filter_calls(w, seccomp)
+    _execute(w, spec.process)
+    return w.finish()
+
+
+def _enter(w: Writer, spec: Spec, handover: Handover) -> None:
+    """Undo what Python did to signals, join the cgroups, enter the remaining namespaces."""
+    default_action = w.block(bytes(32))
+    for signal in _RESET_SIGNALS:
+        w.call("rt_sigaction", signal, default_action, 0, 8, label="reset signals")
+    w.call("rt_sigprocmask", _SIG_SETMASK, w.block(bytes(8)), 0, 8, label="unblock signals")
+    w.call("setsid", label="start a session")
+    for index in range(handover.cgroup_files):
+        w.call("write", Slot(3 + index), w.text("0"), 1, label="join the cgroup")
+    # After joining: the container shall see its own cgroup as the root.
+    w.call("unshare", n.CLONE_NEWCGROUP, label="enter a cgroup namespace")
+    if handover.joins_network:
+        w.call("setns", handover.network, n.CLONE_NEWNET, label="join the network namespace")
+    elif any(namespace.type == "network" for namespace in spec.linux.namespaces):
+        _loopback_up(w)
+
+
+def _loopback_up(w: Writer) -> None:
+    socket = w.new_slot()
+    w.call("socket", 2, 2 | os.O_CLOEXEC, 0, label="open a socket", save=socket)
+    request = w.block(struct.pack("=16sH22x", b"lo", 1 | 0x40))  # IFF_UP | IFF_RUNNING
+    w.call("ioctl", socket, n.SIOCSIFFLAGS, request, label="bring the loopback interface up")
+
+
+def _mounts(
+    w: Writer, rootfs: RootfsWriter, spec: Spec, handover: Handover, bind_is_directory: Mapping[str, bool]
+) -> None:
+    pending = list(spec.mounts)
+    while pending and pending[0].type != "bind" and _is_kernel_tree(pending[0].destination):
+        mount = pending.pop(0)
+        attached = rootfs.mount(mount)
+        if mount.destination == "/dev":
+            _fill_dev(w, rootfs, attached)
+        elif mount.destination == "/proc":
+            rootfs.proc = attached
+    _sysctls(w, rootfs, spec)
+    rootfs.hide(spec.linux.masked_paths, EMPTY_POINT)
+    for path in spec.linux.readonly_paths:
+        rootfs.protect(path)
+    for mount in pending:
+        if mount.type == "bind":
+            rootfs.bind(mount, handover.bind(mount.destination), bind_is_directory[mount.destination])
+        else:
+            rootfs.mount(mount)
+
+
+def _is_kernel_tree(destination: str) -> bool:
+    return any(destination == tree or destination.startswith(f"{tree}/") for tree in _KERNEL_TREES)
+
+
+def _fill_dev(w: Writer, rootfs: RootfsWriter, dev: Slot) -> None:
+    rootfs.dev = dev
+    for name, major, minor in defaults.NODES:
+        mode, device = stat.S_IFCHR | 0o666, os.makedev(major, minor)
+        w.call("mknodat", dev, w.text(name), mode, device, label=f"make /dev/{name}")
+    for name, target in defaults.LINKS:
+        w.call("symlinkat", w.text(target), dev, w.text(name), label=f"make /dev/{name}")
+
+
+def _sysctls(w: Writer, rootfs: RootfsWriter, spec: Spec) -> None:
+    for key, value in sorted(spec.linux.sysctl.items()):
+        file = w.new_slot()
+        w.call(
+            "openat", rootfs.proc, w.text(f"sys/{key.replace('.', '/')}"), os.O_WRONLY | os.O_CLOEXEC, 0,
+            label=f"set {key}", save=file, tolerated=((errno.ENOENT, 1),),
+        )  # fmt: skip
+        w.call("write", file, w.text(value), len(value), label=f"set {key}")
+
+
+def _standard_streams(w: Writer, rootfs: RootfsWriter, handover: Handover) -> None:
+    null = w.new_slot()
+    w.call("openat", rootfs.dev, w.text("null"), os.O_RDWR | os.O_CLOEXEC, 0, label="open /dev/null", save=null)
+    for number, source in enumerate((null, handover.stdout, handover.stderr)):
+        w.call("dup3", source, number, 0, label="set up the standard streams")
+
+
+def _give_up_rights(w: Writer, process: Process) -> None:
+    bounding = frozenset(process.capabilities.bounding)
+    for name, number in capabilities.NUMBERS.items():
+        if name not in bounding:
+            # EINVAL: this kernel is too old to know it.
+            w.call("prctl", n.PR_CAPBSET_DROP, number, 0, 0, 0, label=f"drop {name}", tolerated=((errno.EINVAL, 0),))
+    user = process.user
+    groups = w.block(struct.pack(f"={len(user.additional_gids)}I", *user.additional_gids))
+    w.call("setgroups", len(user.additional_gids), groups, label="set additional groups")
+    w.call("setresgid", user.gid, user.gid, user.gid, label="set the group")
+    w.call("setresuid", user.uid, user.uid, user.uid, label="set the user")
+    # As in Docker, a process of another user holds none; what it may regain by execve is bounded above.
+    effective = capabilities.mask(set(process.capabilities.effective)) if user.uid == 0 else 0
+    permitted = capabilities.mask(set(process.capabilities.permitted)) if user.uid == 0 else 0
+    low, high = 0xFFFFFFFF, 32
+    sets = struct.pack("=6I", effective & low, permitted & low, 0, effective >> high, permitted >> high, 0)
+    header = w.block(struct.pack("=Ii", n.LINUX_CAPABILITY_VERSION_3, 0))
+    w.call("capset", header, w.block(sets), label="set capabilities")
+    if process.no_new_privileges:
+        w.call("prctl", n.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, label="set no_new_privs")
+
+
+def _filter_calls(w: Writer, seccomp: bytes) -> None:
+    code = w.block(seccomp)
+    program = w.block(struct.pack("=HxxxxxxQ", len(seccomp) // 8, 0))
+    w.pointer(program, 8, code)
+    w.call("seccomp", n.SECCOMP_SET_MODE_FILTER, 0, program, label="install the seccomp filter")
+
+
+def _execute(w: Writer, process: Process) -> None:
+    name = process.args[0]
+    argv, envp = w.strings(process.args), w.strings(process.env)
+    if "/" in name:
+        w.call("execve", w.text(name), argv, envp, label=f"execute {name}")
+        return
+    path = next((line[5:] for line in process.env if line.startswith("PATH=")), defaults.PATH)
+    missing = tuple((number, 0) for number in (errno.ENOENT, errno.ENOTDIR, errno.EACCES))
+    for folder in path.split(":"):
+        candidate = f"{folder or '.'}/{name}"
+        w.call("execve", w.text(candidate), argv, envp, label=f"execute {candidate}", tolerated=missing)
+
+
+def explain_failure(program: Program, spec: Spec, index: int, number: int) -> tuple[str, int]:
+    """Return what to tell people about a failed start, and the exit code a shell would give for it."""
+    name = spec.process.args[0]
+    if index >= len(program.operations):
+        return f'executable "{name}" not found in $PATH', 127
+    operation = program.operations[index]
+    reason = os.strerror(number)
+    if operation.call != "execve":
+        return f"cannot {operation.label}: {reason}", 128
+    if number == errno.ENOENT:
+        return f'cannot execute "{name}": no such file in the image, or its interpreter is missing', 127
+    return f'cannot execute "{name}": {reason}', 127 if number == errno.ENOTDIR else 126
+
+
+def mount_attributes(mount: Mount) -> int:
+    """Return the MOUNT_ATTR_* bits that a mount's options ask for."""
+    bits = {
+        "ro": n.MOUNT_ATTR_RDONLY, "nosuid": n.MOUNT_ATTR_NOSUID, "nodev": n.MOUNT_ATTR_NODEV,
+        "noexec": n.MOUNT_ATTR_NOEXEC,
+    }  # fmt: skip
+    return sum(bits[option] for option in set(mount.options) & set(bits))

@@ -1,0 +1,383 @@
+"""The containers of this node: create, start, stop, remove, and everything that happens to them meanwhile.
+
+The one place that changes a container's record. Operations on one container take turns; the end of a container is
+handled as soon as it is known, whoever is waiting. What survives us is on disk (`state_directory`) and in the spawner;
+`recovery` puts it together again at start.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+
+from pyswarm.agent_runtime.bundle import build
+from pyswarm.agent_runtime.bundle.compile import explain_failure
+from pyswarm.agent_runtime.container.entry import Entry
+from pyswarm.agent_runtime.container.exit_watch import ExitWatch
+from pyswarm.agent_runtime.container.images import ImageStore
+from pyswarm.agent_runtime.container.log_format import Line
+from pyswarm.agent_runtime.container.prepare import Prepared, Preparer
+from pyswarm.agent_runtime.container.record import LOST_EXIT_CODE, Created, Outcome, Record, check_id, parse_signal
+from pyswarm.agent_runtime.container.recovery import Discovery, Verdict
+from pyswarm.agent_runtime.container.spawner_client import SpawnerClient, StartFailed
+from pyswarm.agent_runtime.container.state_directory import ExitRecord
+from pyswarm.agent_runtime.container.watchers import Watchers
+from pyswarm.agent_runtime.kernel.process import exit_code, open_pidfd
+from pyswarm.proto.clock import Clock
+from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, Internal, NotFound, SwarmError
+from pyswarm.proto.log import get_logger
+from pyswarm.proto.v1 import runtime_pb2 as pb
+
+log = get_logger(__name__)
+
+START_SECONDS = 60.0
+"""How long a container may take from clone to execve before it is given up."""
+KILL_SECONDS = 30.0
+"""How long SIGKILL may take: longer means a process stuck in the kernel."""
+
+
+class Containers:
+    """All containers. `tasks` owns the background work; it must outlive every call."""
+
+    def __init__(
+        self,
+        *,
+        preparer: Preparer,
+        images: ImageStore,
+        spawner: SpawnerClient,
+        exits: ExitWatch,
+        clock: Clock,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._preparer = preparer
+        self._state = preparer.state
+        self._cgroups = preparer.cgroups
+        self._images = images
+        self._spawner = spawner
+        self._exits = exits
+        self._clock = clock
+        self._tasks = tasks
+        self._entries: dict[str, Entry] = {}
+        self._watchers = Watchers()
+
+    # Reading
+
+    def get(self, container_id: str) -> pb.Container:
+        return self._entry(container_id).record.to_message()
+
+    def all(self) -> list[pb.Container]:
+        return [entry.record.to_message() for entry in self._entries.values()]
+
+    def watch(self) -> AsyncIterator[pb.Container]:
+        """Yield every container, then each one that changes, without a gap."""
+        return self._watchers.subscribe(self.all)
+
+    def uses_image(self, image_id: str) -> bool:
+        return any(entry.record.created.image_id == image_id for entry in self._entries.values())
+
+    async def wait(self, container_id: str) -> pb.Container:
+        """Return when the container has stopped. Raises NotFound if it is removed meanwhile, or was never there."""
+        entry = self._entry(container_id)
+        await entry.ended.wait()
+        if entry.record.outcome is None:
+            raise _not_found(container_id)
+        return entry.record.to_message()
+
+    def logs(self, container_id: str, *, follow: bool, tail: int, since: float) -> AsyncIterator[Line]:
+        return self._entry(container_id).log.read(follow=follow, tail=tail, since=since)
+
+    def _entry(self, container_id: str) -> Entry:
+        entry = self._entries.get(container_id)
+        if entry is None:
+            raise _not_found(container_id)
+        return entry
+
+    # Creating and starting
+
+    async def create(self, container_id: str, config: pb.ContainerConfig) -> pb.Container:
+        """Make a container; one that exists with the same config is returned as it is."""
+        check_id(container_id)
+        if (same := self._existing(container_id, config)) is not None:
+            return same
+        image = await self._images.resolve(config.image)
+        created = Created(
+            created_at=self._clock.now(),
+            image_id=image.id,
+            layers=tuple(str(layer) for layer in image.layers),
+            image=dict(image.config.get("config") or {}),
+        )
+        record = Record(container_id, config, created)
+        build.build(container_id, config, created.image, self._preparer.host)
+        if config.stop_signal:
+            parse_signal(config.stop_signal)
+        # Somebody else may have created it while the image was looked up; from here on nobody can.
+        if (same := self._existing(container_id, config)) is not None:
+            return same
+        self._state.create(record)
+        entry = self._entries[container_id] = Entry(record, self._state.path(container_id))
+        self._watchers.publish(entry.record.to_message())
+        return entry.record.to_message()
+
+    def _existing(self, container_id: str, config: pb.ContainerConfig) -> pb.Container | None:
+        entry = self._entries.get(container_id)
+        if entry is None:
+            return None
+        if entry.record.config != config:
+            raise AlreadyExists(
+                f"container {container_id} exists with another config", remedy="Remove it first, or use another id."
+            )
+        return entry.record.to_message()
+
+    async def start(self, container_id: str) -> pb.Container:
+        """Run a created container; returns once its program was executed. A running one is left alone.
+
+        A container that cannot be started is stopped for good, with the reason in `error`; the same reason is
+        raised as FailedPrecondition.
+        """
+        entry = self._entry(container_id)
+        async with entry.turn:
+            self._check_present(entry)
+            if entry.record.state == pb.CREATED:
+                await self._start(entry)
+            elif entry.record.state == pb.STOPPED:
+                raise FailedPrecondition(
+                    f"container {container_id} has run already", remedy="Create a new one: containers run once."
+                )
+            return entry.record.to_message()
+
+    async def _start(self, entry: Entry) -> None:
+        try:
+            prepared = await asyncio.to_thread(self._preparer.prepare, entry.record)
+        except (SwarmError, OSError) as error:
+            reason = error.message if isinstance(error, SwarmError) else f"cannot prepare the container: {error}"
+            await self._cannot_start(entry, reason, 128, error)
+            raise AssertionError from error
+        try:
+            entry.open_output(self._clock)
+            async with asyncio.timeout(START_SECONDS):
+                process = await self._spawner.start(entry.record.id, prepared.descriptors)
+        except (StartFailed, SwarmError, TimeoutError, OSError) as error:
+            reason, code = _why_not(prepared, error)
+            await asyncio.to_thread(self._discard_cgroup, entry.record.id)
+            await self._cannot_start(entry, reason, code, error)
+        finally:
+            prepared.close()
+        entry.record = entry.record.running(process, self._clock.now())
+        entry.pidfd = open_pidfd(process)
+        self._watchers.publish(entry.record.to_message())
+        if entry.early_exit is not None:
+            self._on_exit(entry.record.id, entry.early_exit)
+        elif not self._spawner.is_connected:
+            self._adopt_orphan(entry)
+
+    async def _cannot_start(self, entry: Entry, reason: str, code: int, cause: BaseException) -> None:
+        entry.close_output()
+        self._stopped(entry, Outcome(code, self._clock.now(), error=reason))
+        remedy = cause.remedy if isinstance(cause, SwarmError) else "Correct the service's spec or its image."
+        raise FailedPrecondition(reason, remedy=remedy) from cause
+
+    def _discard_cgroup(self, container_id: str) -> None:
+        self._cgroups.kill(container_id)
+        self._cgroups.remove(container_id)
+
+    # The end of a container
+
+    def on_exit(self, container_id: str, status: int) -> None:
+        """The spawner says that a container has ended."""
+        self._on_exit(container_id, status)
+
+    def _on_exit(self, container_id: str, status: int | None) -> None:
+        entry = self._entries.get(container_id)
+        if entry is None or entry.record.outcome is not None:
+            # Given up meanwhile, for example because its start took too long.
+            self._tasks.create_task(self._spawner.release(container_id))
+            return
+        if entry.record.process is None:
+            entry.early_exit = status  # it ended before its start was reported to whoever waits for that
+            return
+        if not entry.finishing:
+            entry.finishing = True
+            self._tasks.create_task(self._finish(entry, status))
+
+    async def _finish(self, entry: Entry, status: int | None) -> None:
+        """Save what a container left behind: its last output, its exit code, whether memory ran out."""
+        container_id = entry.record.id
+        record = self._state.exit_record(container_id)
+        if record is not None:
+            status = record.status
+        entry.close_output()
+        outcome = Outcome(
+            exit_code=LOST_EXIT_CODE if status is None else exit_code(status),
+            finished_at=record.finished_at if record else self._clock.now(),
+            oom_killed=self._cgroups.oom_kills(container_id) > 0,
+            error=_what_went_wrong(status, record),
+        )
+        self._stopped(entry, outcome)
+        try:
+            await asyncio.to_thread(self._discard_cgroup, container_id)
+            await self._spawner.release(container_id)
+        except (OSError, SwarmError) as error:
+            log.error("could not clean up after a container", container=container_id, error=error)
+        entry.cleaned.set()
+
+    def _stopped(self, entry: Entry, outcome: Outcome) -> None:
+        entry.record = entry.record.stopped(outcome)
+        try:
+            self._state.write_outcome(entry.record.id, outcome)
+        except OSError as error:
+            # It is stopped all the same; after a restart its exit record says so again.
+            log.error("cannot write down how a container ended", container=entry.record.id, error=error)
+        entry.close()
+        if not entry.finishing:
+            entry.cleaned.set()
+        self._watchers.publish(entry.record.to_message())
+
+    # Stopping and removing
+
+    async def stop(self, container_id: str, grace_seconds: float | None) -> pb.Container:
+        """Ask it to stop, kill it after the grace period (None = its own), return when it is stopped."""
+        entry = self._entry(container_id)
+        async with entry.turn:
+            if entry.record.state == pb.CONTAINER_RUNNING:
+                grace = entry.record.grace_seconds if grace_seconds is None else grace_seconds
+                self._signal(entry, entry.record.stop_signal)
+                try:
+                    async with asyncio.timeout(grace):
+                        await entry.ended.wait()
+                except TimeoutError:
+                    await self._kill(entry)
+            return entry.record.to_message()
+
+    async def kill(self, container_id: str, signal_name: str) -> pb.Container:
+        """Send a signal to the container's first process; SIGKILL kills all of it."""
+        entry = self._entry(container_id)
+        number = parse_signal(signal_name or "SIGKILL")
+        if entry.record.state != pb.CONTAINER_RUNNING:
+            raise FailedPrecondition(f"container {container_id} is not running", remedy="Start it first.")
+        self._signal(entry, number)
+        return entry.record.to_message()
+
+    def _signal(self, entry: Entry, number: int) -> None:
+        if entry.pidfd is not None:
+            try:
+                signal.pidfd_send_signal(entry.pidfd, number)
+            except ProcessLookupError:
+                pass  # it is ending; its exit is on the way
+
+    async def _kill(self, entry: Entry) -> None:
+        # The first process of a pid namespace takes all others with it.
+        self._signal(entry, signal.SIGKILL)
+        self._cgroups.kill(entry.record.id)
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                await entry.ended.wait()
+        except TimeoutError:
+            raise Internal(
+                f"container {entry.record.id} does not die: a process of it is stuck in the kernel",
+                remedy="Look at the kernel's log on that node; only a reboot may help.",
+            ) from None
+
+    async def remove(self, container_id: str, *, force: bool) -> None:
+        """Remove a container and everything of it. A running one is killed with `force`, refused without."""
+        entry = self._entry(container_id)
+        async with entry.turn:
+            self._check_present(entry)
+            if entry.record.state == pb.CONTAINER_RUNNING:
+                if not force:
+                    raise FailedPrecondition(
+                        f"container {container_id} is running", remedy="Stop it first, or remove it with force."
+                    )
+                await self._kill(entry)
+            if entry.record.state == pb.STOPPED:
+                await entry.cleaned.wait()
+            await asyncio.to_thread(self._state.remove, container_id)
+            del self._entries[container_id]
+            entry.close()
+            self._watchers.publish(entry.record.to_message(removed=True))
+
+    def _check_present(self, entry: Entry) -> None:
+        if self._entries.get(entry.record.id) is not entry:
+            raise _not_found(entry.record.id)
+
+    # Surviving
+
+    def adopt(self, discoveries: list[Discovery]) -> None:
+        """Take over what the previous daemon left. Call once, after the spawner is connected."""
+        for found in discoveries:
+            entry = self._entries[found.record.id] = Entry(found.record, self._state.path(found.record.id))
+            if found.verdict is Verdict.SETTLED:
+                if found.record.outcome is not None:
+                    entry.cleaned.set()
+                    entry.close()
+                continue
+            entry.open_output(self._clock)
+            if found.verdict is Verdict.LOST:
+                entry.close_output()
+                self._stopped(entry, Outcome(LOST_EXIT_CODE, self._clock.now(), error=found.reason))
+                entry.cleaned.set()
+            elif found.verdict is Verdict.ENDED:
+                self._on_exit(found.record.id, None)
+            else:
+                entry.pidfd = found.pidfd
+                if found.record.id not in self._spawner.owned:
+                    self._adopt_orphan(entry)
+        for container_id in self._spawner.owned - {
+            e.record.id for e in self._entries.values() if not e.cleaned.is_set()
+        }:
+            self._tasks.create_task(self._spawner.release(container_id))
+        self._sweep_cgroups()
+
+    def _sweep_cgroups(self) -> None:
+        """Remove cgroups of containers that do not run: a start that was cut short, a removal that was."""
+        for name in self._cgroups.names():
+            entry = self._entries.get(name)
+            if entry is None or (entry.record.state != pb.CONTAINER_RUNNING and not entry.finishing):
+                log.info("removing a left-over cgroup", container=name)
+                self._discard_cgroup(name)
+
+    def on_spawner_lost(self) -> None:
+        """The spawner died: watch its containers ourselves, and get another one for those to come."""
+        for entry in self._entries.values():
+            if entry.record.state == pb.CONTAINER_RUNNING and not entry.finishing:
+                self._adopt_orphan(entry)
+        self._tasks.create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        try:
+            await self._spawner.connect()
+        except SwarmError as error:
+            log.error("cannot start a spawner; the next container will try again", error=error)
+
+    def _adopt_orphan(self, entry: Entry) -> None:
+        container_id = entry.record.id
+        if entry.pidfd is None or self._state.exit_record(container_id) is not None:
+            self._on_exit(container_id, None)
+            return
+        log.info("watching a container without its spawner", container=container_id, pid=entry.record.process)
+        self._exits.watch(entry.pidfd, lambda status: self._on_exit(container_id, status))
+
+    def close(self) -> None:
+        """Let go of all containers; they go on."""
+        for entry in self._entries.values():
+            entry.abandon()
+
+
+def _not_found(container_id: str) -> NotFound:
+    return NotFound(f"no such container: {container_id}", remedy="List them to see what is there.")
+
+
+def _what_went_wrong(status: int | None, record: ExitRecord | None) -> str:
+    if record is not None and record.failure is not None:
+        return f"it could not be started: {os.strerror(record.failure[1])}"
+    return "its exit status was lost: the spawner died and this kernel keeps none" if status is None else ""
+
+
+def _why_not(prepared: Prepared, error: BaseException) -> tuple[str, int]:
+    """Return why a container did not start, and an exit code for it."""
+    if isinstance(error, StartFailed):
+        if error.index >= 0:
+            return explain_failure(prepared.program, prepared.spec, error.index, error.errno)
+        return f"cannot clone the container: {os.strerror(error.errno)}", 128
+    if isinstance(error, TimeoutError):
+        return f"the container did not start within {START_SECONDS:.0f} s", 128
+    return f"cannot start the container: {error}", 128

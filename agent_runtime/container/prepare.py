@@ -1,0 +1,150 @@
+"""Make everything a container needs before it can be cloned: cgroup, rootfs, files, program, descriptors.
+
+Blocking; runs in a worker thread. Whatever fails half-way is undone here. Deciding what the container shall be is
+`bundle`'s work; this module looks at the disk, opens what the program expects, and hands it over.
+"""
+
+import os
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from pyswarm.agent_runtime.bundle import build, etc_files, runtime_spec, users
+from pyswarm.agent_runtime.bundle.compile import Handover, compile_program, mount_attributes
+from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Spec
+from pyswarm.agent_runtime.container.output import STREAMS
+from pyswarm.agent_runtime.container.record import Record
+from pyswarm.agent_runtime.container.state_directory import StateDirectory
+from pyswarm.agent_runtime.kernel import mounts, rootfs_files
+from pyswarm.agent_runtime.kernel.cgroups import Cgroups
+from pyswarm.agent_runtime.kernel.program import Program
+from pyswarm.agent_runtime.kernel.seccomp import SeccompFilters
+from pyswarm.proto.errors import FailedPrecondition, NotFound
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A container ready to be cloned. `descriptors`: program, directory, slots; `close` them when handed over."""
+
+    spec: Spec
+    program: Program
+    descriptors: tuple[int, ...]
+    opened: ExitStack
+
+    def close(self) -> None:
+        self.opened.close()
+
+
+@dataclass(frozen=True)
+class Preparer:
+    state: StateDirectory
+    cgroups: Cgroups
+    filters: SeccompFilters
+    host: build.HostFacts
+
+    def prepare(self, record: Record) -> Prepared:
+        """Make and open everything. Raises SwarmError or OSError, leaving no cgroup behind."""
+        spec = build.build(record.id, record.config, record.created.image, self.host)
+        opened = ExitStack()
+        try:
+            self.cgroups.create(record.id, build.limits_of(record.config))
+            return self._open_all(record, spec, opened)
+        except BaseException:
+            opened.close()
+            self.cgroups.remove(record.id)
+            raise
+
+    def _open_all(self, record: Record, spec: Spec, opened: ExitStack) -> Prepared:
+        def keep(descriptor: int) -> int:
+            opened.callback(os.close, descriptor)
+            return descriptor
+
+        folder = self.state.path(record.id)
+        rootfs = keep(self._overlay(record, folder))
+        spec = _with_user(spec, record.config.user or record.created.image.get("User") or "", rootfs)
+        self._write_etc(record, spec, rootfs)
+        self.state.write_spec(record.id, runtime_spec.encode(spec))
+
+        directory = keep(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        outputs = [keep(_output(folder / stream, spec)) for stream in STREAMS]
+        files = [keep(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) for path in self.cgroups.attach_files(record.id)]
+        network = [keep(_namespace(record.config.network_namespace))] if record.config.network_namespace else []
+        trees = {m.destination: keep(_bind_source(m)) for m in spec.mounts if m.type == "bind"}
+
+        handover = Handover.of(spec, cgroup_files=len(files))
+        kinds = {destination: stat.S_ISDIR(os.fstat(tree).st_mode) for destination, tree in trees.items()}
+        granted = frozenset(spec.process.capabilities.bounding)
+        program = compile_program(spec, handover, seccomp=self.filters.filter_for(granted), bind_is_directory=kinds)
+        slots = (rootfs, *outputs, *files, *network, *trees.values())
+        assert len(slots) == handover.count
+        return Prepared(spec, program, (keep(_memory_file(program.encode())), directory, *slots), opened)
+
+    def _overlay(self, record: Record, folder: Path) -> int:
+        layers = [Path(layer) for layer in record.created.layers]
+        try:
+            return mounts.overlay(layers, folder / "upper", folder / "work", at=folder / "rootfs")
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"a layer of the image {record.config.image} is gone from this node",
+                remedy=f"Remove the container and pull the image again: `pyswarm image pull {record.config.image}`.",
+            ) from error
+
+    def _write_etc(self, record: Record, spec: Spec, rootfs: int) -> None:
+        machine = Path("/etc/resolv.conf")
+        resolver = machine.read_text(errors="replace") if machine.is_file() else ""
+        rootfs_files.write_file(rootfs, "/etc/hostname", f"{spec.hostname}\n")
+        rootfs_files.write_file(rootfs, "/etc/hosts", etc_files.hosts(spec.hostname, record.config.extra_hosts))
+        rootfs_files.write_file(rootfs, "/etc/resolv.conf", etc_files.resolv_conf(record.config, resolver))
+
+
+def _with_user(spec: Spec, wanted: str, rootfs: int) -> Spec:
+    """Return the spec with its user looked up in the rootfs, and HOME set as a login would."""
+    found = users.resolve(
+        wanted, rootfs_files.read_file(rootfs, "/etc/passwd"), rootfs_files.read_file(rootfs, "/etc/group")
+    )
+    env = spec.process.env
+    if not any(line.startswith("HOME=") for line in env):
+        env = (*env, f"HOME={found.home}")
+    process = msgspec.structs.replace(spec.process, user=found.user, env=env)
+    return msgspec.structs.replace(spec, process=process)
+
+
+def _output(fifo: Path, spec: Spec) -> int:
+    """Open a FIFO for the container; its user may open it again, as /dev/stdout."""
+    os.chown(fifo, spec.process.user.uid, spec.process.user.gid)
+    return os.open(fifo, os.O_RDWR | os.O_CLOEXEC)
+
+
+def _namespace(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"cannot open the network namespace {path}: {os.strerror(error.errno or 0)}",
+            remedy="Make the namespace before the container is started.",
+        ) from error
+
+
+def _bind_source(mount: Mount) -> int:
+    try:
+        tree = mounts.clone_tree(Path(mount.source))
+    except OSError as error:
+        raise FailedPrecondition(
+            f"cannot mount {mount.source} on {mount.destination}: {os.strerror(error.errno or 0)}",
+            remedy="Make the directory on this node first, or place the service where it exists.",
+        ) from error
+    try:
+        mounts.set_attributes(tree, mount_attributes(mount))
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
+def _memory_file(content: bytes) -> int:
+    descriptor = os.memfd_create("program", os.MFD_CLOEXEC)
+    os.write(descriptor, content)
+    return descriptor

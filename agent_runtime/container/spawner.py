@@ -1,0 +1,245 @@
+"""The spawner: parent of containers. Small, one thread, and quiet, so that it outlives everything else.
+
+It clones containers from start programs, writes down how each one ended before it tells anybody, and holds their
+output pipes open, so that what is in them is not lost while no daemon is there to read it. It decides nothing: what a
+container is, the program says. A spawner without containers and without a daemon ends.
+
+Its mount namespace holds a tiny file system of its own: cloning copies the mount table, and a child that has not
+pivoted yet has nothing of the machine within reach. Standard library only.
+"""
+
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+
+from pyswarm.agent_runtime.container import spawner_protocol as protocol
+from pyswarm.agent_runtime.kernel import executor, process, syscalls
+from pyswarm.agent_runtime.kernel import numbers as n
+from pyswarm.agent_runtime.kernel.program import FAILURE
+
+_FIRST_SLOT_OUTPUT = slice(1, 3)
+"""Slots of stdout and stderr, which we keep open."""
+_FIRST_DAEMON_SECONDS = 60.0
+
+
+@dataclass
+class _Container:
+    id: str
+    pid: int
+    directory: int
+    outputs: list[int]
+    start_ticks: int
+    report: int | None
+    failure: tuple[int, int] | None = None
+    exited: bool = False
+
+
+def main(*, socket_descriptor: int, scratch: str) -> None:
+    """Serve daemons on the listening socket until there is nothing left to watch over."""
+    listener = socket.socket(fileno=socket_descriptor)
+    os.set_inheritable(socket_descriptor, False)
+    machine = process.machine_identity()
+    _own_file_system(scratch)
+    syscalls.prctl(n.PR_SET_DUMPABLE, 0)
+    syscalls.prctl(n.PR_SET_CHILD_SUBREAPER, 1)
+    # One descriptor for the directory and two for the output of every container.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    spawner = Spawner(listener, machine)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    spawner.run()
+
+
+def _own_file_system(scratch: str) -> None:
+    """Leave the machine's mounts for a file system with nothing in it but /proc and places to attach things to."""
+    syscalls.unshare(n.CLONE_NEWNS)
+    syscalls.mount("none", "/", "", n.MS_REC | n.MS_PRIVATE)
+    syscalls.mount("tmpfs", scratch, "tmpfs", n.MS_NOSUID | n.MS_NODEV, "mode=700,size=64k")
+    os.chdir(scratch)
+    for name in ("proc", "rootfs", "empty"):
+        os.mkdir(name, 0o755)
+    syscalls.mount("proc", "proc", "proc", n.MS_NOSUID | n.MS_NODEV | n.MS_NOEXEC)
+    syscalls.pivot_root(".", ".")
+    syscalls.unmount(".")
+    os.chdir("/")
+
+
+class Spawner:
+    """The event loop: one listening socket, at most one daemon, the report pipes of starting containers, SIGCHLD."""
+
+    def __init__(self, listener: socket.socket, machine: str) -> None:
+        self._listener = listener
+        self._machine = machine
+        self._daemon: socket.socket | None = None
+        self._containers: dict[str, _Container] = {}
+        self._by_pid: dict[int, _Container] = {}
+        self._reports: dict[int, _Container] = {}
+        self._greeted = False
+        self._poll = select.epoll()
+        self._poll.register(listener, select.EPOLLIN)
+        self._wakeup, wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+        self._poll.register(self._wakeup, select.EPOLLIN)
+        # Handlers, not SIG_IGN: what is ignored would stay ignored inside every container.
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, lambda *_: None)
+
+    def run(self) -> None:
+        while self._containers or self._daemon or not self._greeted:
+            events = self._poll.poll(None if self._greeted else _FIRST_DAEMON_SECONDS)
+            if not events and not self._greeted:
+                return  # whoever started us died before connecting
+            for descriptor, _ in events:
+                if descriptor == self._listener.fileno():
+                    self._accept()
+                elif self._daemon is not None and descriptor == self._daemon.fileno():
+                    self._hear()
+                elif descriptor == self._wakeup:
+                    os.read(self._wakeup, 4096)
+                    self._reap()
+                elif descriptor in self._reports:
+                    self._read_report(self._reports[descriptor])
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        pid, uid = _peer(connection)
+        if uid != 0:
+            print(f"refused process {pid} of user {uid}", file=sys.stderr, flush=True)
+            connection.close()
+            return
+        self._hang_up()  # a new daemon takes over from one that is still closing
+        self._daemon, self._greeted = connection, True
+        self._poll.register(connection, select.EPOLLIN)
+        self._tell(
+            {"event": "hello", "version": protocol.VERSION, "pid": os.getpid(), "containers": [*self._containers]}
+        )
+
+    def _hang_up(self) -> None:
+        if self._daemon is not None:
+            self._poll.unregister(self._daemon)
+            self._daemon.close()
+            self._daemon = None
+
+    def _tell(self, message: dict[str, object]) -> None:
+        """Tell the daemon, if there is one. What matters is on disk: a daemon that misses this finds it there."""
+        if self._daemon is None:
+            return
+        try:
+            self._daemon.send(protocol.encode(message), socket.MSG_NOSIGNAL)
+        except OSError as error:
+            print(f"lost the daemon: {error}", file=sys.stderr, flush=True)
+            self._hang_up()
+
+    def _hear(self) -> None:
+        assert self._daemon is not None
+        try:
+            message, descriptors = protocol.receive(self._daemon)
+        except OSError:
+            message, descriptors = None, []
+        if message is None:
+            self._hang_up()
+        elif message["op"] == "start":
+            self._start(message["id"], descriptors)
+        elif message["op"] == "release":
+            self._release(message["id"])
+
+    def _start(self, container_id: str, descriptors: list[int]) -> None:
+        program_file, directory, *slots = descriptors
+        outputs = slots[_FIRST_SLOT_OUTPUT]
+        try:
+            program = executor.LoadedProgram(_read_all(program_file))
+            child = executor.clone(program, slots)
+        except (OSError, ValueError) as error:
+            print(f"cannot clone {container_id}: {error}", file=sys.stderr, flush=True)
+            number = error.errno if isinstance(error, OSError) and error.errno else 22
+            self._tell({"event": "failed", "id": container_id, "index": -1, "errno": number})
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        for descriptor in (program_file, *(slot for slot in slots if slot not in outputs)):
+            os.close(descriptor)
+        ticks = process.start_ticks(child.pid) or 0
+        container = _Container(container_id, child.pid, directory, outputs, ticks, child.report)
+        self._containers[container_id] = self._by_pid[child.pid] = self._reports[child.report] = container
+        record = {"pid": child.pid, "start_ticks": ticks, "started_at": time.time(), "machine": self._machine}
+        try:
+            protocol.write_record(directory, protocol.PROCESS_FILE, record)
+            os.write(child.gate, b"1")
+        except OSError as error:
+            # A closed gate ends the child; the daemon hears of it as a failed start.
+            print(f"cannot record {container_id}: {error}", file=sys.stderr, flush=True)
+            container.failure = (-1, error.errno or 5)
+        os.close(child.gate)
+        self._poll.register(child.report, select.EPOLLIN)
+
+    def _read_report(self, container: _Container) -> None:
+        """Learn whether a child reached execve: then its report pipe closes without a word."""
+        assert container.report is not None
+        data = os.read(container.report, FAILURE.size)
+        self._poll.unregister(container.report)
+        os.close(container.report)
+        del self._reports[container.report]
+        container.report = None
+        if len(data) == FAILURE.size:
+            container.failure = FAILURE.unpack(data)
+        elif container.failure is None:
+            self._tell(
+                {"event": "started", "id": container.id, "pid": container.pid, "start_ticks": container.start_ticks}
+            )
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            container = self._by_pid.pop(pid, None)
+            if container is not None:  # otherwise a stray that was left to us as the subreaper
+                self._ended(container, status)
+
+    def _ended(self, container: _Container, status: int) -> None:
+        if container.report is not None:
+            self._read_report(container)
+        container.exited = True
+        record: dict[str, object] = {"status": status, "finished_at": time.time()}
+        if container.failure is not None:
+            record["failure"] = container.failure
+        try:
+            protocol.write_record(container.directory, protocol.EXIT_FILE, record)
+        except OSError as error:
+            print(f"cannot write the exit record of {container.id}: {error}", file=sys.stderr, flush=True)
+        if container.failure is not None:
+            index, number = container.failure
+            self._tell({"event": "failed", "id": container.id, "index": index, "errno": number})
+            self._forget(container)
+        else:
+            self._tell({"event": "exit", "id": container.id, "status": status})
+
+    def _release(self, container_id: str) -> None:
+        container = self._containers.get(container_id)
+        if container is not None and container.exited:
+            self._forget(container)
+
+    def _forget(self, container: _Container) -> None:
+        del self._containers[container.id]
+        for descriptor in (container.directory, *container.outputs):
+            os.close(descriptor)
+
+
+def _read_all(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[0:4], sys.byteorder), int.from_bytes(credentials[4:8], sys.byteorder)

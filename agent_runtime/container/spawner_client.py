@@ -1,0 +1,221 @@
+"""The daemon's side of the spawner: find the one that lives or start one, hand it programs, hear what happens.
+
+The daemon never forks: a spawner is started with posix_spawn and outlives us. A spawner that dies leaves its
+containers running without a parent; whoever uses this client hears of it through `on_lost`.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyswarm.agent_runtime.container import spawner_main
+from pyswarm.agent_runtime.container import spawner_protocol as protocol
+from pyswarm.agent_runtime.kernel.process import ProcessId
+from pyswarm.proto.errors import Unavailable
+from pyswarm.proto.log import get_logger
+
+log = get_logger(__name__)
+
+_HELLO_SECONDS = 15.0
+
+
+class StartFailed(Exception):
+    """A program did not reach execve: which operation failed (-1: the clone itself) with which errno."""
+
+    def __init__(self, index: int, errno: int) -> None:
+        super().__init__(f"operation {index} failed with errno {errno}")
+        self.index = index
+        self.errno = errno
+
+
+class SpawnerClient:
+    """`on_exit(id, wait status)` is called for every exit; `on_lost()` when the spawner is gone."""
+
+    def __init__(
+        self, directory: Path, log_file: Path, *, on_exit: Callable[[str, int], None], on_lost: Callable[[], None]
+    ) -> None:
+        self._directory = directory
+        self._log_file = log_file
+        self._on_exit = on_exit
+        self._on_lost = on_lost
+        self._connection: socket.socket | None = None
+        self._starting: dict[str, asyncio.Future[ProcessId]] = {}
+        self._hello: asyncio.Future[dict[str, Any]] | None = None
+        self._connecting = asyncio.Lock()
+        self._child: int | None = None
+        self.owned: set[str] = set()
+        """Containers whose parent the connected spawner is."""
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
+
+    async def connect(self) -> None:
+        """Connect to the living spawner or start one. Returns with `owned` known. Raises Unavailable."""
+        async with self._connecting:
+            if self._connection is not None:
+                return
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            connection = self._find() or self._spawn()
+            connection.setblocking(False)
+            loop = asyncio.get_running_loop()
+            self._hello = loop.create_future()
+            self._connection = connection
+            loop.add_reader(connection, self._receive)
+            try:
+                async with asyncio.timeout(_HELLO_SECONDS):
+                    hello = await self._hello
+            except TimeoutError:
+                self._disconnect()
+                raise Unavailable("the spawner does not answer", remedy=f"See {self._log_file}; try again.") from None
+            if hello["version"] != protocol.VERSION:
+                self._disconnect()
+                raise Unavailable(
+                    f"the running spawner speaks version {hello['version']}, this daemon {protocol.VERSION}",
+                    remedy="Stop the containers it holds, or run the version that started it.",
+                )
+            self.owned = set(hello["containers"])
+
+    @property
+    def _socket_path(self) -> Path:
+        return self._directory / "spawner.sock"
+
+    def _find(self) -> socket.socket | None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.connect(str(self._socket_path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+            return None
+        return connection
+
+    def _spawn(self) -> socket.socket:
+        """Start a spawner; it inherits the listening socket, so that connecting needs no waiting."""
+        self._socket_path.unlink(missing_ok=True)
+        scratch = self._directory / "scratch"
+        scratch.mkdir(exist_ok=True, mode=0o700)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(str(self._socket_path))
+        os.chmod(self._socket_path, 0o600)
+        listener.listen(4)
+        output = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        inherited = 3
+        arguments = [sys.executable, "-I", "-S", "-E", spawner_main.__file__, str(inherited), str(scratch)]
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, output, 1),
+            (os.POSIX_SPAWN_DUP2, output, 2),
+            (os.POSIX_SPAWN_DUP2, listener.fileno(), inherited),
+        ]
+        self._child = os.posix_spawn(sys.executable, arguments, {}, file_actions=actions, setsid=True, setsigmask=[])
+        log.info("started a spawner", pid=self._child)
+        os.close(output)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.connect(str(self._socket_path))
+        listener.close()
+        return connection
+
+    async def start(self, container_id: str, descriptors: Sequence[int]) -> ProcessId:
+        """Start a container: descriptors are the program, its directory, then its slots. They stay the caller's.
+
+        Returns once it has reached execve. Raises StartFailed, or Unavailable when the spawner is gone.
+        """
+        await self.connect()
+        assert self._connection is not None
+        started: asyncio.Future[ProcessId] = asyncio.get_running_loop().create_future()
+        self._starting[container_id] = started
+        try:
+            await self._send({"op": "start", "id": container_id}, descriptors)
+            return await started
+        finally:
+            self._starting.pop(container_id, None)
+
+    async def release(self, container_id: str) -> None:
+        """Let the spawner forget a container that has ended; without a spawner there is nothing to forget."""
+        if container_id in self.owned and self._connection is not None:
+            self.owned.discard(container_id)
+            await self._send({"op": "release", "id": container_id}, ())
+
+    async def _send(self, message: dict[str, Any], descriptors: Sequence[int]) -> None:
+        data = protocol.encode(message)
+        while self._connection is not None:
+            try:
+                socket.send_fds(self._connection, [data], list(descriptors), socket.MSG_NOSIGNAL)
+                return
+            except BlockingIOError:
+                await self._writable(self._connection)
+            except OSError as error:
+                raise Unavailable(f"the spawner is gone: {error}", remedy="Try again.") from error
+        raise Unavailable("the spawner is gone", remedy="Try again.")
+
+    async def _writable(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_writer(connection, lambda: None if ready.done() else ready.set_result(None))
+        try:
+            await ready
+        finally:
+            loop.remove_writer(connection)
+
+    def _receive(self) -> None:
+        while self._connection is not None:
+            try:
+                message, _ = protocol.receive(self._connection)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.warning("lost the spawner", error=error)
+                message = None
+            if message is None:
+                self._lost()
+            else:
+                self._handle(message)
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        event = message["event"]
+        if event == "hello":
+            if self._hello is not None and not self._hello.done():
+                self._hello.set_result(message)
+            return
+        container_id = message["id"]
+        future = self._starting.get(container_id)
+        if event == "started":
+            self.owned.add(container_id)
+            if future is not None and not future.done():
+                future.set_result(ProcessId(message["pid"], message["start_ticks"]))
+        elif event == "failed":
+            if future is not None and not future.done():
+                future.set_exception(StartFailed(message["index"], message["errno"]))
+        elif event == "exit":
+            self._on_exit(container_id, message["status"])
+
+    def _lost(self) -> None:
+        log.warning("the spawner is gone; its containers go on without it", containers=len(self.owned))
+        self._disconnect()
+        self.owned.clear()
+        if self._hello is not None and not self._hello.done():
+            self._hello.set_exception(Unavailable("the spawner ended at once", remedy=f"See {self._log_file}."))
+        for future in self._starting.values():
+            if not future.done():
+                future.set_exception(Unavailable("the spawner died while starting the container"))
+        self._on_lost()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            asyncio.get_running_loop().remove_reader(self._connection)
+            self._connection.close()
+            self._connection = None
+        if self._child is not None:
+            # Only a spawner that died is there to be reaped; one we merely leave alone is not.
+            try:
+                os.waitpid(self._child, os.WNOHANG)
+            except ChildProcessError:
+                pass
+
+    def close(self) -> None:
+        """Leave the spawner to itself: it keeps its containers, and ends when it has none."""
+        self._disconnect()

@@ -1,0 +1,50 @@
+"""What daemon and spawner say to each other: one JSON object a datagram on a SEQPACKET socket, descriptors beside it.
+
+    daemon -> spawner
+      {"op": "start", "id"}      descriptors: program (memfd), the container's directory, then the program's slots
+      {"op": "release", "id"}    the exit record and all output are in safe hands: forget the container
+    spawner -> daemon
+      {"event": "hello", "version", "pid", "containers": [id, ...]}      first, to every daemon that connects
+      {"event": "started", "id", "pid", "start_ticks"}    it has reached execve; process.json is on disk
+      {"event": "failed", "id", "index", "errno"}         it has not: which operation failed; it is gone
+      {"event": "exit", "id", "status"}                   a wait status; exit.json is on disk already
+
+`process.json` and `exit.json` in the container's directory are the durable half: they say the same to a daemon that
+was not there. Standard library only, shared by both sides.
+"""
+
+import json
+import os
+import socket
+from typing import Any
+
+VERSION = 1
+LARGEST_MESSAGE_BYTES = 128 * 1024
+MOST_DESCRIPTORS = 250
+"""The kernel passes at most 253 descriptors with one message."""
+
+PROCESS_FILE = "process.json"
+EXIT_FILE = "exit.json"
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """Return the next message and its descriptors; None at the end. Raises BlockingIOError when there is none yet."""
+    data, descriptors, _, _ = socket.recv_fds(
+        connection, LARGEST_MESSAGE_BYTES, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+    )
+    return (json.loads(data) if data else None), descriptors
+
+
+def write_record(directory: int, name: str, record: dict[str, Any]) -> None:
+    """Replace a small file in the directory open as `directory`, so that it is there whole or not at all."""
+    aside = f"{name}.new"
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    try:
+        os.write(descriptor, encode(record))
+    finally:
+        os.close(descriptor)
+    os.rename(aside, name, src_dir_fd=directory, dst_dir_fd=directory)

@@ -1,0 +1,147 @@
+"""Containers on disk: one directory each, there whole or not at all.
+
+    <containers>/<id>/config.pb       the request          container.json  what creating fixed
+                      process.json    by the spawner: it was cloned         exit.json  by the spawner: it ended
+                      outcome.json    by the daemon: its end as reported; nothing changes afterwards
+                      config.json     the OCI spec it was started from
+                      upper/ work/    its writable layer    stdout stderr  FIFOs    log/  its output
+
+Names with a leading dot are halves: being made, or being removed. Both are thrown away at start.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from google.protobuf.message import DecodeError
+
+from pyswarm.agent_runtime.container.record import Created, Outcome, Record
+from pyswarm.agent_runtime.container.spawner_protocol import EXIT_FILE, PROCESS_FILE
+from pyswarm.agent_runtime.kernel.process import ProcessId
+from pyswarm.proto.log import get_logger
+from pyswarm.proto.v1 import runtime_pb2 as pb
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class ProcessRecord(msgspec.Struct, frozen=True):
+    """What the spawner wrote when it cloned the container. `machine`: kernel.process.machine_identity()."""
+
+    pid: int
+    start_ticks: int
+    started_at: float
+    machine: str
+
+    @property
+    def process(self) -> ProcessId:
+        return ProcessId(self.pid, self.start_ticks)
+
+
+class ExitRecord(msgspec.Struct, frozen=True):
+    """What the spawner wrote when the container ended; `failure` (operation, errno) if it never reached execve."""
+
+    status: int
+    finished_at: float
+    failure: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A container as the disk tells it."""
+
+    record: Record
+    process: ProcessRecord | None
+    exit: ExitRecord | None
+
+
+@dataclass(frozen=True)
+class StateDirectory:
+    root: Path
+
+    def path(self, container_id: str) -> Path:
+        return self.root / container_id
+
+    def prepare(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o711)
+
+    def create(self, record: Record) -> None:
+        """Write a new container. It exists once its directory is renamed into place."""
+        aside = self.root / f".new-{record.id}"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(mode=0o700)
+        (aside / "config.pb").write_bytes(record.config.SerializeToString())
+        (aside / "container.json").write_bytes(msgspec.json.encode(record.created))
+        for name in ("upper", "work", "rootfs", "log"):
+            (aside / name).mkdir(mode=0o755)
+        for name in ("stdout", "stderr"):
+            os.mkfifo(aside / name, 0o600)
+        aside.rename(self.path(record.id))
+
+    def write_outcome(self, container_id: str, outcome: Outcome) -> None:
+        path = self.path(container_id) / "outcome.json"
+        aside = path.with_suffix(".new")
+        aside.write_bytes(msgspec.json.encode(outcome))
+        aside.rename(path)
+
+    def write_spec(self, container_id: str, spec: bytes) -> None:
+        (self.path(container_id) / "config.json").write_bytes(spec)
+
+    def exit_record(self, container_id: str) -> ExitRecord | None:
+        return _read(self.path(container_id) / EXIT_FILE, ExitRecord)
+
+    def process_record(self, container_id: str) -> ProcessRecord | None:
+        return _read(self.path(container_id) / PROCESS_FILE, ProcessRecord)
+
+    def remove(self, container_id: str) -> None:
+        """Remove a container and all of it; gone at once, even if we die half-way. Blocks: may be large."""
+        aside = self.root / f".dead-{container_id}"
+        shutil.rmtree(aside, ignore_errors=True)
+        self.path(container_id).rename(aside)
+        shutil.rmtree(aside)
+
+    def load_all(self) -> list[Found]:
+        """Return every container, and throw away halves and what cannot be read."""
+        found = []
+        for path in sorted(self.root.iterdir()):
+            container = None if path.name.startswith(".") else self._load(path)
+            if container is None:
+                log.warning("removing what is left of a container", directory=path.name)
+                shutil.rmtree(path)
+            else:
+                found.append(container)
+        return found
+
+    def _load(self, path: Path) -> Found | None:
+        try:
+            config = pb.ContainerConfig.FromString((path / "config.pb").read_bytes())
+            created = msgspec.json.decode((path / "container.json").read_bytes(), type=Created)
+        except (OSError, DecodeError, msgspec.DecodeError) as error:
+            log.error("cannot read a container", directory=path.name, error=error)
+            return None
+        process = _read(path / PROCESS_FILE, ProcessRecord)
+        outcome = _read(path / "outcome.json", Outcome)
+        record = Record(
+            path.name,
+            config,
+            created,
+            process=process.process if process else None,
+            started_at=process.started_at if process else 0.0,
+            outcome=outcome,
+        )
+        return Found(record, process, _read(path / EXIT_FILE, ExitRecord))
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    """Return a record, or None if it is missing; one torn by a power cut counts as missing."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        log.warning("ignoring a torn record", path=path, error=error)
+        return None

@@ -1,0 +1,167 @@
+"""Containers' cgroups: made, limited, observed, killed and removed, whichever versions the machine has.
+
+Every container has one directory, named by its id, under one parent of ours in each hierarchy; never under the
+cgroup we happen to run in. The parent is all we touch.
+"""
+
+import errno
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyswarm.agent_runtime.kernel.cgroup_layout import V2_CONTROLLERS, Layout
+from pyswarm.agent_runtime.kernel.cgroup_limits import Limits, Setting, counter, v1_settings, v2_settings
+from pyswarm.proto.errors import FailedPrecondition
+
+_REMOVE_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS = 0.0005
+
+
+@dataclass(frozen=True)
+class Cgroups:
+    """All containers' cgroups under `parent`, a relative path such as `pyswarm`."""
+
+    layout: Layout
+    parent: str
+
+    def prepare(self) -> None:
+        """Make the parent in every hierarchy and hand it v2 controllers. Call once at start."""
+        if Path(self.parent).is_absolute() or ".." in Path(self.parent).parts or not Path(self.parent).parts:
+            raise FailedPrecondition(
+                f"cgroup-parent {self.parent!r} is not a relative path",
+                remedy='Write a name such as cgroup-parent = "pyswarm" in config.toml.',
+            )
+        for top in self.layout.hierarchies:
+            (top / self.parent).mkdir(parents=True, exist_ok=True)
+        if self.layout.unified:
+            self._hand_down_controllers(self.layout.unified)
+
+    def _hand_down_controllers(self, top: Path) -> None:
+        """Enable, on every ancestor, what a v2 container limits; children get only what is handed down."""
+        wanted = [name for name in V2_CONTROLLERS if name not in self.layout.v1]
+        if not wanted:
+            return
+        folder = top
+        for part in (*Path(self.parent).parts, None):
+            control = folder / "cgroup.subtree_control"
+            enabled = control.read_text().split()
+            for name in wanted:
+                if name not in enabled:
+                    control.write_text(f"+{name}")
+            if part is not None:
+                folder /= part
+
+    def create(self, name: str, limits: Limits) -> None:
+        """Make the container's cgroup with its limits, replacing an empty one left behind. Raises OSError."""
+        for folder in self._folders(name):
+            # A v1 cpuset would need its cpus filled in first; that hierarchy is not joined.
+            folder.mkdir(exist_ok=True)
+        settings = v1_settings(limits) if self.layout.v1 else []
+        if self.layout.unified:
+            settings += [s for s in v2_settings(limits) if s.controller not in self.layout.v1]
+        for setting in settings:
+            self._write(name, setting)
+
+    def _write(self, name: str, setting: Setting) -> None:
+        top = self.layout.v1.get(setting.controller)
+        if top is None and (self.layout.unified is None or self._only_in_v1(setting)):
+            return
+        path = (top or self.layout.unified or Path()) / self.parent / name / setting.file
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, setting.value.encode())
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            if not setting.optional:
+                raise
+
+    def _only_in_v1(self, setting: Setting) -> bool:
+        """Return whether this setting was written for a v1 hierarchy that is absent (or lives in v2 now)."""
+        return setting in v1_settings(Limits()) and setting.controller not in V2_CONTROLLERS
+
+    def _folders(self, name: str) -> list[Path]:
+        return [top / self.parent / name for top in self.layout.hierarchies]
+
+    def attach_files(self, name: str) -> list[Path]:
+        """Return the files a process writes `0` to in order to join the container's cgroup everywhere."""
+        return [folder / "cgroup.procs" for folder in self._folders(name)]
+
+    def processes(self, name: str) -> set[int]:
+        """Return the pids in the container's cgroup, as our pid namespace sees them."""
+        found: set[int] = set()
+        for folder in self._folders(name):
+            try:
+                found.update(int(line) for line in (folder / "cgroup.procs").read_text().split())
+            except (FileNotFoundError, OSError) as error:
+                if not isinstance(error, FileNotFoundError) and error.errno != errno.ENODEV:
+                    raise
+        return found - {0}
+
+    def oom_kills(self, name: str) -> int:
+        """Return how often the kernel killed a process of the container for its memory limit; 0 if it is gone."""
+        memory = self.layout.v1.get("memory")
+        path = (
+            memory / self.parent / name / "memory.oom_control"
+            if memory
+            else (self.layout.unified or Path()) / self.parent / name / "memory.events"
+        )
+        try:
+            return counter(path.read_text(), "oom_kill")
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV):
+                return 0
+            raise
+
+    def kill(self, name: str) -> None:
+        """SIGKILL every process in the container's cgroup."""
+        if self.layout.unified:
+            try:
+                (self.layout.unified / self.parent / name / "cgroup.kill").write_text("1")
+            except FileNotFoundError:
+                pass  # Linux before 5.14: one by one, below
+        for pid in self.processes(name):
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                continue
+
+    def freeze(self, name: str, *, frozen: bool) -> None:
+        """Stop or resume every process of the container; takes effect soon, not at once."""
+        if self.layout.unified:
+            (self.layout.unified / self.parent / name / "cgroup.freeze").write_text("1" if frozen else "0")
+        else:
+            top = self.layout.v1["freezer"]
+            (top / self.parent / name / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+
+    def remove(self, name: str) -> None:
+        """Remove the container's cgroup. Its processes must be dead or dying. Blocks briefly; raises OSError."""
+        for folder in self._folders(name):
+            _remove_folder(folder)
+
+    def names(self) -> set[str]:
+        """Return the containers that have a cgroup in any hierarchy."""
+        found: set[str] = set()
+        for top in self.layout.hierarchies:
+            with os.scandir(top / self.parent) as entries:
+                found.update(entry.name for entry in entries if entry.is_dir())
+        return found
+
+
+def _remove_folder(folder: Path) -> None:
+    deadline = time.monotonic() + _REMOVE_SECONDS
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            os.rmdir(folder)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        # A v1 hierarchy has no event for "the last dying task has left".
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)

@@ -1,0 +1,137 @@
+"""Run a start program in a fresh clone: the pure Python executor.
+
+The parent decodes the program and prepares every argument; the child only makes calls, because whatever it
+touches is copied memory and time. It never returns: it ends in execve or, after writing which operation failed
+with which errno to the report pipe, in exit_group. A C interpreter of the same encoding can take its place.
+
+Only for a process with a single thread. Standard library only.
+"""
+
+import ctypes
+import os
+import struct
+from dataclasses import dataclass
+
+from pyswarm.agent_runtime.kernel import numbers as n
+from pyswarm.agent_runtime.kernel.program import (
+    FAILURE,
+    HEADER,
+    MAGIC,
+    NO_SLOT,
+    OPERATION,
+    POINTER,
+    VERSION,
+    Kind,
+)
+
+_SIGCHLD = 17
+# PyDLL keeps the interpreter's lock: the clone must not come back to a lock that a vanished thread holds.
+_syscall = ctypes.PyDLL(None, use_errno=True).syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = [ctypes.c_long] * 7
+
+
+@dataclass(frozen=True)
+class _Call:
+    number: int
+    save: int
+    skip: int
+    arguments: list[int]
+    slots: tuple[tuple[int, int], ...]
+    tolerated: dict[int, int]
+
+
+class LoadedProgram:
+    """A decoded program whose data sits at a fixed address of this process."""
+
+    def __init__(self, encoded: bytes) -> None:
+        magic, version, operations, pointers, length, slots, flags = HEADER.unpack_from(encoded)
+        if magic != MAGIC or version != VERSION:
+            raise ValueError(f"start program of version {version}, this spawner runs {VERSION}")
+        self.clone_flags = flags
+        self.slot_count = slots
+        at = HEADER.size
+        table = encoded[at : at + operations * OPERATION.size]
+        at += len(table)
+        relocations = encoded[at : at + pointers * POINTER.size]
+        at += len(relocations)
+        self._buffer = ctypes.create_string_buffer(encoded[at : at + length], length or 1)
+        base = ctypes.addressof(self._buffer)
+        for place, target in POINTER.iter_unpack(relocations):
+            struct.pack_into("=Q", self._buffer, place, base + target)
+        self.calls = [_decode(fields, base) for fields in OPERATION.iter_unpack(table)]
+
+
+def _decode(fields: tuple[int, ...], base: int) -> _Call:
+    number, save, skip = fields[0:3]
+    kinds, values, tolerated = fields[3:9], fields[10:16], fields[16:22]
+    arguments = [base + value if kind == Kind.DATA else value for kind, value in zip(kinds, values, strict=True)]
+    slots = tuple((place, values[place]) for place in range(6) if kinds[place] == Kind.SLOT)
+    expected = {errno: over for errno, over in zip(tolerated[::2], tolerated[1::2], strict=True) if errno}
+    return _Call(number, save, skip, arguments, slots, expected)
+
+
+@dataclass(frozen=True)
+class Child:
+    """A clone that waits at its gate: write one byte to `gate` to let it go, close it to make it end."""
+
+    pid: int
+    gate: int
+    report: int
+
+
+def clone(program: LoadedProgram, descriptors: list[int]) -> Child:
+    """Clone a child that runs `program` once its gate is opened; `descriptors` fill the first slots.
+
+    `report` yields EOF when the child has reached execve, or a `FAILURE` record. Raises OSError.
+    """
+    slots = [*descriptors, *([-1] * (program.slot_count - len(descriptors)))]
+    gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
+    report_read, report_write = os.pipe2(os.O_CLOEXEC)
+    failure = ctypes.create_string_buffer(FAILURE.size)
+    failure_address = ctypes.addressof(failure)
+    one = ctypes.create_string_buffer(1)
+    one_address = ctypes.addressof(one)
+    # struct clone_args: flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup
+    arguments = ctypes.create_string_buffer(struct.pack("=11Q", program.clone_flags, 0, 0, 0, _SIGCHLD, *[0] * 6))
+    address = ctypes.addressof(arguments)
+    pid = _syscall(n.SYS["clone3"], address, 88, 0, 0, 0, 0)
+    if pid == 0:
+        _syscall(n.SYS["close"], gate_write, 0, 0, 0, 0, 0)
+        # The gate opens when the parent has written down who we are. EOF: the parent died, nobody knows of us.
+        if _syscall(n.SYS["read"], gate_read, one_address, 1, 0, 0, 0) != 1:
+            _syscall(n.SYS["exit_group"], 125, 0, 0, 0, 0, 0)
+        index, errno = _run(program.calls, slots)
+        FAILURE.pack_into(failure, 0, index, errno)
+        _syscall(n.SYS["write"], report_write, failure_address, FAILURE.size, 0, 0, 0)
+        _syscall(n.SYS["exit_group"], 127, 0, 0, 0, 0, 0)
+    os.close(gate_read)
+    os.close(report_write)
+    if pid < 0:
+        os.close(gate_write)
+        os.close(report_read)
+        number = ctypes.get_errno()
+        raise OSError(number, f"clone3: {os.strerror(number)}")
+    return Child(pid, gate_write, report_read)
+
+
+def _run(calls: list[_Call], slots: list[int]) -> tuple[int, int]:
+    """Make the calls; return (index, errno) of the first that failed. A program that succeeds never comes back."""
+    get_errno = ctypes.get_errno
+    at, end = 0, len(calls)
+    while at < end:
+        call = calls[at]
+        arguments = call.arguments
+        for place, slot in call.slots:
+            arguments[place] = slots[slot]
+        result = _syscall(call.number, *arguments)
+        if result >= 0:
+            if call.save != NO_SLOT:
+                slots[call.save] = result
+            at += 1 + call.skip
+            continue
+        errno = get_errno()
+        if errno not in call.tolerated:
+            return at, errno
+        at += 1 + call.tolerated[errno]
+    return end, 0

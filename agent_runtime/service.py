@@ -1,0 +1,122 @@
+"""The Runtime service: decode, call, encode. Errors are raised; proto/rpc turns them into statuses."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pyswarm.agent_runtime.container.containers import Containers
+from pyswarm.agent_runtime.container.images import ImageStore
+from pyswarm.proto.v1 import runtime_pb2 as pb
+from pyswarm.proto.v1 import runtime_pb2_grpc as rpc
+from pyswarm.proto.v1 import types_pb2 as types
+
+_PROGRESS_QUEUE = 256
+
+
+class RuntimeService(rpc.RuntimeServicer):
+    """Images and containers of this node. `cgroup_version`: v1, v2 or hybrid; `tasks` owns pulls under way."""
+
+    def __init__(
+        self, containers: Containers, images: ImageStore, cgroup_version: str, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._containers = containers
+        self._images = images
+        self._cgroup_version = cgroup_version
+        self._tasks = tasks
+
+    async def GetVersion(self, request: pb.GetVersionRequest, context: Any) -> pb.RuntimeVersion:
+        return pb.RuntimeVersion(
+            version=_version(),
+            cgroup_version=self._cgroup_version,
+            kernel=os.uname().release,
+            capacity=types.Resources(
+                nano_cpus=len(os.sched_getaffinity(0)) * 1_000_000_000,
+                memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            ),
+        )
+
+    async def PullImage(self, request: pb.PullImageRequest, context: Any) -> AsyncIterator[pb.PullProgress]:
+        # Progress is news, not history: when nobody reads as fast, the oldest is dropped.
+        progress: asyncio.Queue[pb.PullProgress | str | Exception] = asyncio.Queue(_PROGRESS_QUEUE)
+
+        def report(step: pb.PullProgress | str | Exception) -> None:
+            if progress.full():
+                progress.get_nowait()
+            progress.put_nowait(step)
+
+        async def pull() -> None:
+            try:
+                image = await self._images.pull(request.reference, report)
+                report(image.id)
+            except Exception as error:  # noqa: BLE001 - handed to the caller below
+                report(error)
+
+        pulling = self._tasks.create_task(pull())
+        try:
+            while isinstance(step := await progress.get(), pb.PullProgress):
+                yield step
+            if isinstance(step, Exception):
+                raise step
+            for image in await self._images.images():
+                if image.id == step:
+                    yield pb.PullProgress(status="done", image=image)
+        finally:
+            pulling.cancel()
+
+    async def LoadImage(self, request_iterator: AsyncIterator[pb.LoadImageChunk], context: Any) -> pb.LoadImageResponse:
+        loaded = await self._images.load(chunk.data async for chunk in request_iterator)
+        ids = {image.id for image in loaded}
+        return pb.LoadImageResponse(images=[image for image in await self._images.images() if image.id in ids])
+
+    async def ListImages(self, request: pb.ListImagesRequest, context: Any) -> pb.ListImagesResponse:
+        return pb.ListImagesResponse(images=await self._images.images())
+
+    async def RemoveImage(self, request: pb.RemoveImageRequest, context: Any) -> pb.RemoveImageResponse:
+        untagged, deleted = await self._images.remove(
+            request.reference, force=request.force, in_use=self._containers.uses_image
+        )
+        return pb.RemoveImageResponse(untagged=untagged, deleted=deleted)
+
+    async def CreateContainer(self, request: pb.CreateContainerRequest, context: Any) -> pb.Container:
+        return await self._containers.create(request.id, request.config)
+
+    async def StartContainer(self, request: pb.ContainerId, context: Any) -> pb.Container:
+        return await self._containers.start(request.id)
+
+    async def StopContainer(self, request: pb.StopContainerRequest, context: Any) -> pb.Container:
+        grace = None if request.use_default_grace else max(0.0, request.grace_seconds)
+        return await self._containers.stop(request.id, grace)
+
+    async def KillContainer(self, request: pb.KillContainerRequest, context: Any) -> pb.Container:
+        return await self._containers.kill(request.id, request.signal)
+
+    async def RemoveContainer(self, request: pb.RemoveContainerRequest, context: Any) -> pb.RemoveContainerResponse:
+        await self._containers.remove(request.id, force=request.force)
+        return pb.RemoveContainerResponse()
+
+    async def GetContainer(self, request: pb.ContainerId, context: Any) -> pb.Container:
+        return self._containers.get(request.id)
+
+    async def ListContainers(self, request: pb.ListContainersRequest, context: Any) -> pb.ListContainersResponse:
+        return pb.ListContainersResponse(containers=self._containers.all())
+
+    async def WaitContainer(self, request: pb.ContainerId, context: Any) -> pb.Container:
+        return await self._containers.wait(request.id)
+
+    async def WatchContainers(self, request: pb.WatchContainersRequest, context: Any) -> AsyncIterator[pb.Container]:
+        async for container in self._containers.watch():
+            yield container
+
+    async def ReadLogs(self, request: pb.ReadLogsRequest, context: Any) -> AsyncIterator[pb.LogRecord]:
+        lines = self._containers.logs(request.id, follow=request.follow, tail=request.tail, since=request.since)
+        async for line in lines:
+            yield pb.LogRecord(timestamp=line.timestamp, stream=line.stream, data=line.data)
+
+
+def _version() -> str:
+    try:
+        return version("pyswarm-cluster")
+    except PackageNotFoundError:
+        return "unknown"
