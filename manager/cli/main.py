@@ -38,10 +38,10 @@ _ALL: Mapping[str, Lazy] = {
 class _Root(LazyGroup):
     """Turns every error into text on standard error and an exit status."""
 
-    def main(self, args: Sequence[str] | None = None, *arguments: Any, **options: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, **options: Any) -> Any:  # type: ignore[override]
         options.pop("standalone_mode", None)
         try:
-            status = super().main(args, *arguments, standalone_mode=False, **options)
+            status = super().main(args, standalone_mode=False, **options)
         except (click.Abort, KeyboardInterrupt):
             click.echo(err=True)
             sys.exit(EXIT_INTERRUPTED)

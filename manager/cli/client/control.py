@@ -7,7 +7,7 @@ to the manager on this node through its unix socket.
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from pyswarm.manager.cli.client.addresses import with_port
 from pyswarm.manager.cli.records import ServiceRow, StackChange, TaskList
@@ -27,13 +27,14 @@ CALL_TIMEOUT_SECONDS = 30.0
 
 class ControlClient:
     def __init__(self, channel: Any) -> None:
-        self._stub: control_pb2_grpc.ControlAsyncStub = control_pb2_grpc.ControlStub(channel)
-        self._logs: logs_pb2_grpc.LogsAsyncStub = logs_pb2_grpc.LogsStub(channel)
+        self._stub = cast("control_pb2_grpc.ControlAsyncStub", control_pb2_grpc.ControlStub(channel))
+        self._logs = cast("logs_pb2_grpc.LogsAsyncStub", logs_pb2_grpc.LogsStub(channel))
 
     # -- the cluster
 
     async def info(self) -> pb.Info:
-        return await self._stub.GetInfo(pb.GetInfoRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        told: pb.Info = await self._stub.GetInfo(pb.GetInfoRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        return told
 
     async def cluster(self) -> Cluster:
         return from_message(await self._stub.GetCluster(pb.GetClusterRequest(), timeout=CALL_TIMEOUT_SECONDS), Cluster)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pyswarm.manager.cli.settings import Settings
 from pyswarm.manager.cli.view.images import StoredImage
@@ -16,8 +16,8 @@ CHUNK_BYTES = 1 << 20
 
 
 class RuntimeClient:
-    def __init__(self, stub: "runtime_pb2_grpc.RuntimeAsyncStub") -> None:
-        self._stub = stub
+    def __init__(self, channel: Any) -> None:
+        self._stub = cast("runtime_pb2_grpc.RuntimeAsyncStub", runtime_pb2_grpc.RuntimeStub(channel))
 
     async def images(self) -> list[StoredImage]:
         answer = await self._stub.ListImages(pb.ListImagesRequest(), timeout=CALL_TIMEOUT_SECONDS)
@@ -52,7 +52,7 @@ async def connect_runtime(settings: Settings) -> AsyncIterator[RuntimeClient]:
             remedy="`pyswarm info` tells what runs here. A node has a runtime once it is part of a cluster.",
         )
     async with open_unix_channel(socket) as channel:
-        yield RuntimeClient(runtime_pb2_grpc.RuntimeStub(channel))
+        yield RuntimeClient(channel)
 
 
 def _image(message: pb.Image) -> StoredImage:

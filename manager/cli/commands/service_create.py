@@ -29,7 +29,7 @@ from pyswarm.proto.model.spec import ServiceSpec
 @click.argument("image")
 @click.argument("args", metavar="[COMMAND] [ARG...]", nargs=-1, type=click.UNPROCESSED)
 @pass_settings
-def create(settings: Settings, image: str, args: Sequence[str], detach: bool, quiet: bool, **flags: Any) -> None:
+def create(settings: Settings, /, image: str, args: Sequence[str], detach: bool, quiet: bool, **flags: Any) -> None:
     from_files = [entry for name in flags["env_file"] for entry in parse_env_file(name, Path(name).read_text())]
     flags["env"] = (*from_files, *flags["env"])
     name = flags["name"] or _made_up_name(image)

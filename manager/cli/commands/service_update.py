@@ -25,7 +25,7 @@ _FOLLOWING = frozenset({"detach", "quiet"})
 @update_options
 @click.argument("name", metavar="SERVICE")
 @pass_settings
-def update(settings: Settings, name: str, detach: bool, quiet: bool, **flags: Any) -> None:
+def update(settings: Settings, /, name: str, detach: bool, quiet: bool, **flags: Any) -> None:
     if flags["rollback"]:
         others = [key for key, value in flags.items() if key != "rollback" and value not in (None, (), False)]
         if others:

@@ -12,7 +12,7 @@ from pyswarm.proto.model.states import Availability, FailureAction, RestartCondi
 T = TypeVar("T")
 
 
-class Parsed(click.ParamType, Generic[T]):
+class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg, unused-ignore]
     """A value read by a function that raises InvalidArgument."""
 
     def __init__(self, name: str, parse: Callable[[str], T]) -> None:

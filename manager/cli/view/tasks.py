@@ -1,7 +1,7 @@
 """`service ps`, `node ps`, `stack ps`: tasks under their slot, the newest first, its history below it."""
 
 import re
-from collections.abc import Sequence
+from typing import Any
 
 from pyswarm.manager.cli.records import TaskList
 from pyswarm.manager.cli.view.human import ago
@@ -49,7 +49,7 @@ def state_name(state: TaskState) -> str:
     return state.name.title()
 
 
-def natural(name: str) -> Sequence[str | int]:
+def natural(name: str) -> tuple[Any, ...]:
     """Sort key that puts web.2 before web.10; text stands at even places, so that keys compare."""
     return tuple(int(part) if index % 2 else part for index, part in enumerate(_NUMBER.split(name)))
 
