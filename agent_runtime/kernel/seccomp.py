@@ -7,6 +7,7 @@ memory and on disk under a digest of the profile, so that a container pays only 
 import hashlib
 import os
 import struct
+import threading
 from pathlib import Path
 
 import msgspec
@@ -30,12 +31,15 @@ class SeccompFilters:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._compiled: dict[frozenset[str], bytes] = {}
+        # Containers are prepared in threads, and the library is not made for several.
+        self._compiling = threading.Lock()
 
     def filter_for(self, capabilities: frozenset[str]) -> bytes:
         """Return the BPF program for a container with these capabilities, as the kernel takes it."""
-        if capabilities not in self._compiled:
-            self._compiled[capabilities] = self._load(profile(capabilities, ARCHITECTURE))
-        return self._compiled[capabilities]
+        with self._compiling:
+            if capabilities not in self._compiled:
+                self._compiled[capabilities] = self._load(profile(capabilities, ARCHITECTURE))
+            return self._compiled[capabilities]
 
     def _load(self, wanted: Profile) -> bytes:
         # The library's version matters too: a newer one knows more calls.
