@@ -53,5 +53,7 @@ def _range(text: str, whole: str) -> range:
     first, dash, last = text.partition("-")
     start, end = int(first), int(last) if dash else int(first)
     if not 1 <= start <= end <= PORT_MAX:
-        raise InvalidArgument(f'port "{whole}" is not between 1 and {PORT_MAX}, or its range runs backwards')
+        raise InvalidArgument(
+            f'port "{whole}" is not between 1 and {PORT_MAX}, or its range runs backwards', remedy=_REMEDY
+        )
     return range(start, end + 1)

@@ -18,7 +18,7 @@ NODES_MAX = 100_000
 """Nodes of one document once every alias is expanded."""
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-_STANDARD_TAG = "tag:yaml.org,2002:"
+_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Composer:
             raise _too_deep(place)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(str(event.anchor), place)
-        if event.tag not in (None, "!") and not event.tag.startswith(_STANDARD_TAG):
+        if event.tag not in (None, "!") and event.tag not in _TAGS:
             raise failure(place, f"the YAML tag {event.tag} is not supported", "Remove the tag.")
         node: Node
         if isinstance(event, yaml.ScalarEvent):

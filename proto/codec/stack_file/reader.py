@@ -51,7 +51,8 @@ class Section:
         return None if node is None or (isinstance(node, Scalar) and node.is_null) else node
 
     def wrong(self, key: str, node: Node, wanted: str, remedy: str = "") -> InvalidStackFile:
-        return failure(node.place, f"{self.name(key)} must be {wanted}, not {describe(node)}", remedy)
+        message = f"{self.name(key)} must be {wanted}, not {describe(node)}"
+        return failure(node.place, message, remedy or f"Give {key.rpartition('.')[2]} {wanted}.")
 
     def section(self, key: str) -> "Section":
         """Return the mapping under `key`, an empty one when there is none."""
