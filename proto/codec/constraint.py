@@ -5,6 +5,7 @@ SwarmKit's (manager/constraint/constraint.go).
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
@@ -48,8 +49,12 @@ class Constraint(Struct, frozen=True):
         return f"{self.key}{'==' if self.is_equal else '!='}{self.value}"
 
 
+@lru_cache(maxsize=4096)
 def parse_constraint(text: str) -> Constraint:
-    """Return the constraint; raise `InvalidArgument` saying what is wrong with it."""
+    """Return the constraint; raise `InvalidArgument` saying what is wrong with it.
+
+    Cached: the scheduler reads the same few constraints for every node and task.
+    """
     # The operator that comes first counts: a value may contain the other one only behind it.
     positions = [(at, op) for op in ("==", "!=") if (at := text.find(op)) >= 0]
     if not positions:

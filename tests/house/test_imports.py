@@ -108,7 +108,7 @@ def test_the_runtime_daemon_never_forks() -> None:
     )  # fmt: skip
     found: list[str] = []
     for file in product_files():
-        if file.parts[0] != "agent_runtime" or file.stem.startswith("spawner") or "spawner" in file.parts:
+        if file.parts[0] != "agent_runtime" or file.stem in ("spawner", "spawner_main"):
             continue
         found += [f"{file}:{line} imports {m}" for m, line in imports_of(file) if top_level(m) in forbidden_modules]
         for node in ast.walk(tree_of(file)):
@@ -118,12 +118,13 @@ def test_the_runtime_daemon_never_forks() -> None:
     assert not found
 
 
-def test_the_node_supervisor_needs_the_standard_library_only() -> None:
-    """It must start, and stay small, whatever is wrong with the rest of the installation."""
-    assert "pyswarm.worker.node" in modules()
+@pytest.mark.parametrize("module", ["pyswarm.worker.node", "pyswarm.agent_runtime.container.spawner_main"])
+def test_what_outlives_everything_else_needs_the_standard_library_only(module: str) -> None:
+    """The node supervisor and the spawners must start, and stay small, whatever is wrong with the rest."""
+    assert module in modules()
     foreign = {
         f"{' -> '.join(chain)} imports {name}"
-        for chain, name, _ in chains_from("pyswarm.worker.node")
+        for chain, name, _ in chains_from(module)
         if top_level(name) not in sys.stdlib_module_names
     }
     assert not foreign
