@@ -6,6 +6,7 @@ containers running without a parent; whoever uses this client hears of it throug
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -111,7 +112,11 @@ class SpawnerClient:
             (os.POSIX_SPAWN_DUP2, output, 2),
             (os.POSIX_SPAWN_DUP2, listener.fileno(), inherited),
         ]
-        self._child = os.posix_spawn(sys.executable, arguments, {}, file_actions=actions, setsid=True, setsigmask=[])
+        # What we were started with ignored, a shell's SIGQUIT for one, must not be ignored inside containers.
+        every = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+        self._child = os.posix_spawn(
+            sys.executable, arguments, {}, file_actions=actions, setsid=True, setsigmask=[], setsigdef=every
+        )
         log.info("started a spawner", pid=self._child)
         os.close(output)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
