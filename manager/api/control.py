@@ -15,6 +15,7 @@ from pyswarm.manager.api.watch import watch_events
 from pyswarm.manager.ca.tokens import rotate_join_token
 from pyswarm.manager.leader.roles import check_demotion
 from pyswarm.manager.orchestrator import services as decide
+from pyswarm.manager.orchestrator.nodes import remove_node
 from pyswarm.manager.raft.port import Consensus
 from pyswarm.manager.store.changes import Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
@@ -125,7 +126,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
                     f"node {node.id} ({node.description.hostname}) is a manager and a member of the consensus group",
                     remedy=f"Demote it first: `pyswarm node demote {node.id}`.",
                 )
-            return decide.remove_node(seen, node.id, force=request.force, now=self._clock.now())
+            return remove_node(seen, node.id, force=request.force, now=self._clock.now())
 
         await self._writer.update(remove)
         return pb.RemoveNodeResponse()

@@ -103,3 +103,8 @@ class TaskState(IntEnum):
     def is_terminal(self) -> bool:
         """Whether a task observed in this state will never run again."""
         return self > TaskState.RUNNING
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether a task observed in this state broke, rather than ended or was stopped."""
+        return self in (TaskState.FAILED, TaskState.REJECTED)

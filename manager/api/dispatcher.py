@@ -1,0 +1,256 @@
+"""The Dispatcher service: sessions, heartbeats, reports and assignments of agents, answered by the leader.
+
+`DispatcherEdge` lives as long as this manager leads; the servicer lives as long as the server and refuses while there is no
+edge. One subscription to the store serves every agent: an event wakes only the streams of the node it concerns.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from pyswarm.manager.dispatcher.assignments import Assigned, Assignments, assignments_of, difference
+from pyswarm.manager.dispatcher.reports import Report, fold
+from pyswarm.manager.leader.liveness import NodeWatch
+from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.manager.store.store import Overrun, Store
+from pyswarm.manager.store.writer import Writer
+from pyswarm.proto.clock import Clock
+from pyswarm.proto.codec.messages import from_message, to_message
+from pyswarm.proto.entropy import Entropy
+from pyswarm.proto.errors import SwarmError, Unavailable
+from pyswarm.proto.log import get_logger
+from pyswarm.proto.model.objects import Node, NodeDescription, Task, TaskStatus
+from pyswarm.proto.rpc.identity import current_caller
+from pyswarm.proto.v1 import dispatcher_pb2 as pb
+from pyswarm.proto.v1 import dispatcher_pb2_grpc, types_pb2
+
+log = get_logger(__name__)
+
+REPORTS_QUEUED_MAX = 10_000
+
+
+class DispatcherEdge:
+    """Everything of the dispatcher that lives while this manager leads."""
+
+    def __init__(self, *, store: Store, writer: Writer, clock: Clock, entropy: Entropy) -> None:
+        self.nodes = NodeWatch(store=store, writer=writer, clock=clock, entropy=entropy)
+        self.store = store
+        self._writer = writer
+        self._clock = clock
+        self._reports: list[tuple[Report, asyncio.Future[None]]] = []
+        self._reported = asyncio.Event()
+        self._by_node: dict[str, set[asyncio.Event]] = {}
+        self._about_nodes: set[asyncio.Event] = set()
+
+    async def run(self) -> None:
+        """Run until cancelled; ends every session then."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.nodes.run(), name="node-watch")
+                group.create_task(self._write_reports(), name="report-writer")
+                group.create_task(self._route(), name="assignment-router")
+        finally:
+            self.nodes.close()
+            for _, done in self._reports:
+                if not done.done():
+                    done.set_exception(Unavailable("leadership was lost"))
+
+    # -- routing commits to streams
+
+    async def _route(self) -> None:
+        while True:
+            _, commits = self.store.view_and_watch(("task", "node"))
+            self._wake_all()
+            with commits:
+                try:
+                    async for commit in commits:
+                        for event in commit.events:
+                            if isinstance(event.object, Task):
+                                self._wake(event.object.node_id)
+                            elif isinstance(event.object, Node) and _concerns_all(event.old, event.object):
+                                for woken in self._about_nodes:
+                                    woken.set()
+                except Overrun:
+                    log.warning("the dispatcher fell behind the store: every stream looks again")
+
+    def _wake(self, node_id: str) -> None:
+        for woken in self._by_node.get(node_id, ()):
+            woken.set()
+
+    def _wake_all(self) -> None:
+        for node_id in self._by_node:
+            self._wake(node_id)
+        for woken in self._about_nodes:
+            woken.set()
+
+    def listen(self, node_id: str, woken: asyncio.Event) -> Callable[[], None]:
+        """Have `woken` set whenever a task of the node changes; return what undoes it."""
+        listeners = self._by_node.setdefault(node_id, set())
+        listeners.add(woken)
+
+        def stop() -> None:
+            listeners.discard(woken)
+            if not listeners and self._by_node.get(node_id) is listeners:
+                del self._by_node[node_id]
+
+        return stop
+
+    def listen_to_nodes(self, woken: asyncio.Event) -> Callable[[], None]:
+        """Have `woken` set whenever managers or roles change; return what undoes it."""
+        self._about_nodes.add(woken)
+        return lambda: self._about_nodes.discard(woken)
+
+    # -- reports
+
+    async def report(self, reports: list[Report]) -> None:
+        """Have reports written; returns once they are committed. What comes while a write is under way goes in the next."""
+        if len(self._reports) + len(reports) > REPORTS_QUEUED_MAX:
+            raise Unavailable("too many status reports are waiting", remedy="The agent reports again by itself.")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reports += [(report, done) for report in reports]
+        self._reported.set()
+        await done
+
+    async def _write_reports(self) -> None:
+        while True:
+            await self._reported.wait()
+            self._reported.clear()
+            batch, self._reports = self._reports, []
+            reports = [report for report, _ in batch]
+            failure: SwarmError | None = None
+            try:
+                await self._writer.update(lambda seen, r=reports: fold(seen, r, now=self._clock.now()), attempts=50)
+            except SwarmError as error:
+                log.warning("status reports could not be written", reason=error.message)
+                failure = error
+            for done in {id(d): d for _, d in batch}.values():
+                if done.done():
+                    continue
+                if failure is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(failure)
+
+
+def _concerns_all(old: object, new: Node) -> bool:
+    """Whether a change of a node changes what sessions say: the managers' addresses, somebody's role."""
+    if not isinstance(old, Node):
+        return new.manager_status is not None
+    return (old.manager_status, old.role, old.spec.role) != (new.manager_status, new.role, new.spec.role)
+
+
+class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
+    """Speaks for the edge; the node is the one of the certificate, never of a message."""
+
+    def __init__(self, edge: Callable[[], DispatcherEdge | None]) -> None:
+        self._current = edge
+
+    def _edge(self) -> DispatcherEdge:
+        edge = self._current()
+        if edge is None:
+            raise Unavailable("this manager does not lead at the moment", remedy="The agent tries again by itself.")
+        return edge
+
+    async def Session(self, request: pb.SessionRequest, context: Any) -> AsyncIterator[pb.SessionMessage]:
+        edge = self._edge()
+        node_id = current_caller().node_id
+        description = from_message(request.description, NodeDescription)
+        session_id, ended = await edge.nodes.register(node_id, description, request.addr)
+        woken = asyncio.Event()
+        stop = edge.listen_to_nodes(woken)
+        told: pb.SessionMessage | None = None
+        try:
+            while not ended.is_set():
+                message = _session_message(edge.store.view, node_id, session_id, edge.nodes.period_seconds)
+                if message != told:
+                    yield message
+                    told = message
+                await _either(woken, ended)
+                woken.clear()
+        finally:
+            stop()
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
+        edge = self._edge()
+        edge.nodes.beat(current_caller().node_id, request.session_id)
+        return pb.HeartbeatResponse(period_seconds=edge.nodes.period_seconds)
+
+    async def UpdateTaskStatus(self, request: pb.UpdateTaskStatusRequest, context: Any) -> pb.UpdateTaskStatusResponse:
+        edge = self._edge()
+        node_id = current_caller().node_id
+        edge.nodes.check(node_id, request.session_id)
+        await edge.report([Report(node_id, r.task_id, from_message(r.status, TaskStatus)) for r in request.reports])
+        return pb.UpdateTaskStatusResponse()
+
+    async def Assignments(self, request: pb.AssignmentsRequest, context: Any) -> AsyncIterator[pb.AssignmentsMessage]:
+        edge = self._edge()
+        node_id = current_caller().node_id
+        edge.nodes.check(node_id, request.session_id)
+        ended = edge.nodes.ended(node_id)
+        woken = asyncio.Event()
+        stop = edge.listen(node_id, woken)
+        try:
+            told: Assignments = assignments_of(edge.store.view, node_id)
+            sequence = 1
+            yield pb.AssignmentsMessage(
+                type=pb.AssignmentsMessage.COMPLETE,
+                results_in=sequence,
+                update=[_assignment(told[id]) for id in sorted(told)],
+            )
+            while not ended.is_set():
+                await _either(woken, ended)
+                woken.clear()
+                now = assignments_of(edge.store.view, node_id)
+                changed = difference(told, now)
+                told = now
+                if changed.update or changed.remove:
+                    sequence += 1
+                    yield pb.AssignmentsMessage(
+                        type=pb.AssignmentsMessage.INCREMENTAL,
+                        applies_to=sequence - 1,
+                        results_in=sequence,
+                        update=[_assignment(a) for a in changed.update],
+                        remove_task_ids=changed.remove,
+                    )
+        finally:
+            stop()
+
+    async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:
+        await self._edge().nodes.leave(current_caller().node_id, request.session_id)
+        return pb.LeaveResponse()
+
+
+async def _either(one: asyncio.Event, other: asyncio.Event) -> None:
+    """Wait until one of two events is set."""
+    waits = [asyncio.ensure_future(one.wait()), asyncio.ensure_future(other.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def _session_message(seen: Snapshot, node_id: str, session_id: str, period_seconds: float) -> pb.SessionMessage:
+    node = seen.node(node_id)
+    managers = [
+        pb.ManagerAddress(node_id=n.id, addr=n.manager_status.addr)
+        for n in seen.nodes()
+        if n.manager_status is not None
+    ]
+    return pb.SessionMessage(
+        session_id=session_id,
+        managers=managers,
+        heartbeat_period_seconds=period_seconds,
+        desired_role=int(node.role) if node is not None else 0,  # type: ignore[arg-type]
+        root_ca_pem=seen.cluster.root_ca.certificate_pem if seen.cluster is not None else "",
+    )
+
+
+def _assignment(assigned: Assigned) -> pb.TaskAssignment:
+    revision = assigned.revision
+    return pb.TaskAssignment(
+        task=to_message(assigned.task, types_pb2.Task),
+        spec=to_message(revision.task_template, types_pb2.TaskSpec),
+        ports=[to_message(port, types_pb2.PortConfig) for port in revision.ports],
+        service_name=revision.service_name,
+    )

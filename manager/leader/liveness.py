@@ -1,0 +1,140 @@
+"""Watch over the nodes while this manager leads: who has a session, who has fallen silent (edge of dispatcher/liveness)."""
+
+import asyncio
+
+from msgspec.structs import replace
+
+from pyswarm.manager.dispatcher.liveness import Liveness
+from pyswarm.manager.store.changes import Plan, Update
+from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.manager.store.store import Store
+from pyswarm.manager.store.writer import Writer
+from pyswarm.proto.clock import Clock
+from pyswarm.proto.entropy import Entropy
+from pyswarm.proto.errors import FailedPrecondition, NotFound
+from pyswarm.proto.log import get_logger
+from pyswarm.proto.model.objects import NodeDescription
+from pyswarm.proto.model.spec import ClusterSpec
+from pyswarm.proto.model.states import NodeState
+
+log = get_logger(__name__)
+
+
+class SessionOver(FailedPrecondition):
+    """The session was replaced, or this manager has not led since before it was opened."""
+
+    remedy = "The agent opens a new session by itself."
+
+
+class NodeWatch:
+    """The leader's table of sessions and the loop that declares silent nodes down."""
+
+    def __init__(self, *, store: Store, writer: Writer, clock: Clock, entropy: Entropy) -> None:
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+        self._entropy = entropy
+        spec = store.view.cluster.spec if store.view.cluster is not None else ClusterSpec()
+        self._liveness = Liveness(spec.heartbeat_period_seconds)
+        self._changed = asyncio.Event()
+        self._ends: dict[str, asyncio.Event] = {}
+
+    @property
+    def period_seconds(self) -> float:
+        return self._liveness.period_seconds
+
+    async def run(self) -> None:
+        """Declare nodes down as they fall silent; runs until cancelled."""
+        now = self._clock.monotonic()
+        for node in self._store.view.nodes():
+            if node.status.state in (NodeState.READY, NodeState.UNKNOWN):
+                self._liveness.expect(node.id, now=now)
+        while True:
+            self._changed.clear()
+            deadline = self._liveness.next_deadline()
+            wait = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                await self._declare_down()
+
+    async def _declare_down(self) -> None:
+        for node_id in self._liveness.expired(now=self._clock.monotonic()):
+            log.warning("node is down: no heartbeat", node=node_id)
+            self._end(node_id)
+            await self._set_state(node_id, NodeState.DOWN, "heartbeat failure")
+
+    async def register(self, node_id: str, description: NodeDescription, addr: str) -> tuple[str, asyncio.Event]:
+        """Open a session: the node is READY. Return its id and an event that is set when it is over.
+
+        Raises NotFound for a node that is not part of the cluster.
+        """
+        if self._store.view.node(node_id) is None:
+            raise NotFound(f"node {node_id} is not part of this cluster", remedy="Leave and join again.")
+        session_id = self._entropy.new_id()
+        self._end(node_id)
+        ended = self._ends[node_id] = asyncio.Event()
+        self._liveness.register(node_id, session_id, now=self._clock.monotonic())
+        self._changed.set()
+        await self._set_state(node_id, NodeState.READY, "", description=description, addr=addr)
+        log.info("session opened", node=node_id, session=session_id, addr=addr)
+        return session_id, ended
+
+    def beat(self, node_id: str, session_id: str) -> None:
+        """Count a heartbeat. Raises SessionOver."""
+        if not self._liveness.beat(node_id, session_id, now=self._clock.monotonic()):
+            raise SessionOver(f"session {session_id} of node {node_id} is over")
+
+    def check(self, node_id: str, session_id: str) -> None:
+        """Raise SessionOver unless this is the node's present session."""
+        if not self._liveness.is_current(node_id, session_id):
+            raise SessionOver(f"session {session_id} of node {node_id} is over")
+
+    def ended(self, node_id: str) -> asyncio.Event:
+        return self._ends[node_id]
+
+    async def leave(self, node_id: str, session_id: str) -> None:
+        """The node says goodbye: DISCONNECTED at once."""
+        self.check(node_id, session_id)
+        self._liveness.forget(node_id)
+        self._end(node_id)
+        await self._set_state(node_id, NodeState.DISCONNECTED, "the node said goodbye")
+
+    def close(self) -> None:
+        """End every session's streams: this manager leads no longer."""
+        for node_id in list(self._ends):
+            self._end(node_id)
+
+    def _end(self, node_id: str) -> None:
+        ended = self._ends.pop(node_id, None)
+        if ended is not None:
+            ended.set()
+
+    async def _set_state(
+        self,
+        node_id: str,
+        state: NodeState,
+        message: str,
+        *,
+        description: NodeDescription | None = None,
+        addr: str = "",
+    ) -> None:
+        now = self._clock.now()
+
+        def change(seen: Snapshot) -> Plan:
+            node = seen.node(node_id)
+            if node is None:
+                return Plan()
+            same = node.status.state is state
+            status = replace(
+                node.status,
+                state=state,
+                message=message,
+                addr=addr or node.status.addr,
+                changed_at=node.status.changed_at if same else now,
+            )
+            changed = replace(node, status=status, description=description or node.description)
+            return Plan(() if changed == node else (Update(changed),), why=message or "the node opened a session")
+
+        await self._writer.update(change, attempts=20)

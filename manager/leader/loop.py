@@ -1,0 +1,217 @@
+"""The leader's loops: entered when this manager is elected and caught up, cancelled at once when it is not.
+
+Commits mark keys dirty; a pass takes the view, asks the pure deciders about each dirty key, and writes their plans. What
+an event said does not matter, only where it pointed: missed and doubled events are harmless. Moments at which a decision
+may come out differently without a write come back as `look_again_at` and are kept in one timer.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from pyswarm.manager.leader.roles import change_role, next_role_change
+from pyswarm.manager.orchestrator.reaper import reap
+from pyswarm.manager.orchestrator.reconcile import reconcile
+from pyswarm.manager.raft.port import Consensus
+from pyswarm.manager.scheduler.schedule import schedule
+from pyswarm.manager.store.changes import Change, Plan
+from pyswarm.manager.store.conflict import Conflict
+from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.manager.store.store import Commit, Overrun, Store
+from pyswarm.manager.store.writer import Writer
+from pyswarm.proto.clock import Clock
+from pyswarm.proto.entropy import Entropy
+from pyswarm.proto.errors import NotLeader, SwarmError, Unavailable
+from pyswarm.proto.log import get_logger
+from pyswarm.proto.model.objects import Node, Revision, Service, Task
+from pyswarm.proto.model.states import TaskState
+
+log = get_logger(__name__)
+
+CHANGES_PER_WRITE = 200
+"""Objects changed by one entry at most (as SwarmKit): a plan may be cut anywhere, deciding again finishes it."""
+
+RETRY_SECONDS = 0.5
+"""Pause before a step that failed for a passing reason is tried again."""
+
+
+@dataclass
+class _Dirty:
+    """What must be looked at, and when something must be looked at by itself."""
+
+    services: set[str] = field(default_factory=set)
+    pending: bool = False
+    roles: bool = False
+    waiting: set[str] = field(default_factory=set)
+    """Ids of the tasks that wait for a node: kept up by events, so that placing them scans nothing else."""
+    moments: dict[str, float] = field(default_factory=dict)
+
+    def everything(self, seen: Snapshot) -> None:
+        self.services |= {s.id for s in seen.services()} | {t.service_id for t in seen.tasks()}
+        self.services |= {r.service_id for r in seen.revisions()}
+        self.waiting = {t.id for t in seen.tasks() if t.state is TaskState.PENDING}
+        self.pending = self.roles = True
+
+    def after(self, commit: Commit) -> None:
+        for event in commit.events:
+            subject = event.object
+            if isinstance(subject, Service):
+                self.services.add(subject.id)
+            elif isinstance(subject, Task):
+                self.services.add(subject.service_id)
+                self._after_task(subject, is_gone=event.action == "delete")
+            elif isinstance(subject, Revision):
+                self.services.add(subject.service_id)
+            elif isinstance(subject, Node):
+                self._after_node(subject, event.old, commit.snapshot)
+
+    def _after_task(self, task: Task, *, is_gone: bool) -> None:
+        if task.state is TaskState.PENDING and not is_gone:
+            self.waiting.add(task.id)
+        else:
+            self.waiting.discard(task.id)
+        # A task that ended or was deleted frees what another waits for.
+        self.pending |= task.id in self.waiting or task.state.is_terminal or is_gone
+
+    def _after_node(self, node: Node, old: object, seen: Snapshot) -> None:
+        if isinstance(old, Node) and _as_placement_sees(old) == _as_placement_sees(node):
+            return
+        self.roles = self.pending = True
+        self.services |= {task.service_id for task in seen.tasks_of_node(node.id)}
+        self.services |= {s.id for s in seen.services() if s.spec.mode.global_mode is not None}
+
+    def due(self, now: float) -> None:
+        for service_id in [s for s, moment in self.moments.items() if moment <= now]:
+            del self.moments[service_id]
+            self.services.add(service_id)
+
+    def next_moment(self) -> float | None:
+        return min(self.moments.values(), default=None)
+
+    def __bool__(self) -> bool:
+        return bool(self.services) or self.pending or self.roles
+
+
+def _as_placement_sees(node: Node) -> tuple[object, ...]:
+    return (node.spec, node.role, node.status.state, node.status.addr, node.description)
+
+
+class LeaderLoop:
+    """Reconciles, schedules and reaps while this manager leads."""
+
+    def __init__(self, *, store: Store, writer: Writer, clock: Clock, entropy: Entropy, consensus: Consensus) -> None:
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+        self._entropy = entropy
+        self._consensus = consensus
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        while True:
+            try:
+                await self._follow()
+            except Overrun:
+                log.warning("fell behind the store: looking at everything again")
+            except (NotLeader, Unavailable) as error:
+                # Cancelled soon if leadership is lost; otherwise a quorum is missing for the moment.
+                log.warning("a decision could not be written", reason=error.message)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _follow(self) -> None:
+        dirty = _Dirty()
+        seen, commits = self._store.view_and_watch(("service", "task", "node", "revision"))
+        with commits:
+            dirty.everything(seen)
+            while True:
+                dirty.due(self._clock.now())
+                if dirty:
+                    await self._decide(dirty)
+                moment = dirty.next_moment()
+                wait = None if moment is None else max(0.0, moment - self._clock.now())
+                try:
+                    async with asyncio.timeout(0 if dirty else wait):
+                        batch = await commits.next_batch()
+                except TimeoutError:
+                    continue
+                for commit in batch:
+                    dirty.after(commit)
+
+    async def _decide(self, dirty: _Dirty) -> None:
+        """Make one round of decisions; each write marks what it touched, so rounds go on until nothing changes."""
+        services, dirty.services = sorted(dirty.services), set()
+        for service_id in services:
+            await self._write(lambda seen, id=service_id: self._about_service(seen, id, dirty), dirty, service_id)
+        if dirty.pending:
+            dirty.pending = False
+            await self._write(lambda seen: self._about_pending(seen, dirty), dirty, None)
+        if dirty.roles:
+            dirty.roles = False
+            await self._about_roles(dirty)
+
+    def _about_service(self, seen: Snapshot, service_id: str, dirty: _Dirty) -> Plan:
+        service = seen.service(service_id)
+        now = self._clock.now()
+        plan = Plan() if service is None else reconcile(seen, service, now=now, new_id=self._entropy.new_id)
+        if plan.look_again_at is None:
+            dirty.moments.pop(service_id, None)
+        else:
+            dirty.moments[service_id] = plan.look_again_at
+        return plan if plan.changes else reap(seen, service_id, now=now)
+
+    def _about_pending(self, seen: Snapshot, dirty: _Dirty) -> Plan:
+        waiting = [task for id in sorted(dirty.waiting) if (task := seen.task(id)) is not None]
+        return schedule(seen, waiting, now=self._clock.now())
+
+    async def _about_roles(self, dirty: _Dirty) -> None:
+        node = next_role_change(self._store.view)
+        if node is None:
+            return
+        try:
+            await change_role(node, consensus=self._consensus, writer=self._writer)
+        except SwarmError as error:
+            log.warning("role change is waiting", node=node.id, reason=error.message)
+            await asyncio.sleep(RETRY_SECONDS)
+        dirty.roles = True
+
+    async def _write(self, decide: Callable[[Snapshot], Plan], dirty: _Dirty, service_id: str | None) -> None:
+        plan = decide(self._store.view)
+        for part in _parts(plan.changes):
+            try:
+                await self._writer.write(part)
+            except Conflict as conflict:
+                # The world moved while we decided: its event is on the way, but ours must not get lost.
+                log.debug("decision overtaken", kind=conflict.kind, id=conflict.id)
+                if service_id is not None:
+                    dirty.services.add(service_id)
+                else:
+                    dirty.pending = True
+                return
+        if plan.changes and plan.why:
+            log.info("decided", service=service_id or "-", changes=len(plan.changes), why=plan.why[:300])
+
+
+def _parts(changes: tuple[Change, ...]) -> Iterable[tuple[Change, ...]]:
+    for start in range(0, len(changes), CHANGES_PER_WRITE):
+        yield changes[start : start + CHANGES_PER_WRITE]
+
+
+async def lead(
+    *,
+    store: Store,
+    writer: Writer,
+    clock: Clock,
+    entropy: Entropy,
+    consensus: Consensus,
+    also: Iterable[Callable[[], Awaitable[None]]] = (),
+) -> None:
+    """Run everything that lives while this manager leads, until cancelled; `also` are further loops."""
+    loop = LeaderLoop(store=store, writer=writer, clock=clock, entropy=entropy, consensus=consensus)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(loop.run(), name="leader-loop")
+        for run in also:
+            group.create_task(_until_cancelled(run), name="leader-part")
+
+
+async def _until_cancelled(run: Callable[[], Awaitable[None]]) -> None:
+    await run()

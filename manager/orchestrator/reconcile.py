@@ -1,0 +1,232 @@
+"""Decide what a service's set of tasks should gain, lose, restart or replace next.
+
+Pure: reads one Snapshot, returns a Plan; the leader's loop commits it. One pass over the service's slots, in this
+order: tasks that may not stay where they are, dead tasks, the number of slots, outdated tasks (update.py), and replacements
+that may start now. Placing tasks belongs to the scheduler, deleting them to reaper.py.
+
+A replacement is created with desired state READY, so that its image is there, and may run once its time has come
+and what ran in its slot before has stopped. Stop-first updates and restarts are the same thing seen from here.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from msgspec.structs import replace
+
+from pyswarm.manager.orchestrator.moves import desire
+from pyswarm.manager.orchestrator.placement import is_drained, is_lost, reason_to_leave, satisfies
+from pyswarm.manager.orchestrator.restart import Verdict, after_death, after_loss
+from pyswarm.manager.orchestrator.slots import Slot, SlotKey, slots_of
+from pyswarm.manager.orchestrator.update import UpdateStep, decide_update, superseded, update_config
+from pyswarm.manager.store.changes import Change, Create, Plan, Update
+from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.proto.model.objects import Node, Service, Task, TaskStatus
+from pyswarm.proto.model.states import Availability, NodeState, TaskState, UpdateOrder
+
+NewId = Callable[[], str]
+
+STOP_WAIT_SECONDS = 60.0
+"""How long a replacement waits for its predecessor on a live node to stop (SwarmKit restart.go)."""
+
+
+def reconcile(seen: Snapshot, service: Service, *, now: float, new_id: NewId) -> Plan:
+    """Return the next changes of one service. Deciding again on the result settles after a few rounds."""
+    return _Pass(seen, service, now, new_id).plan()
+
+
+class _Pass:
+    """One decision. Holds the tasks as they will be after the changes decided so far."""
+
+    def __init__(self, seen: Snapshot, service: Service, now: float, new_id: NewId) -> None:
+        self.seen = seen
+        self.service = service
+        self.now = now
+        self.new_id = new_id
+        self.policy = service.spec.task_template.restart_policy
+        self.stored = {task.id: task for task in seen.tasks_of_service(service.id)}
+        self.tasks = dict(self.stored)
+        self.created: dict[str, Task] = {}
+        self.service_after = service
+        self.extra: list[Change] = []
+        self.moments: list[float] = []
+        self.reasons: list[str] = []
+
+    def plan(self) -> Plan:
+        self._leave_where_they_may_not_stay()
+        self._bury_and_restart()
+        if self.service.spec.mode.global_mode is not None:
+            self._one_slot_per_node()
+        else:
+            self._as_many_slots_as_replicas()
+        self._update()
+        self._start_what_may_start()
+        changed = [Update(task) for id, task in sorted(self.tasks.items()) if task != self.stored.get(id, task)]
+        changes: list[Change] = [*self.extra, *changed]
+        changes += [Create(task) for task in sorted(self.created.values(), key=lambda t: (t.slot, t.node_id, t.id))]
+        if self.service_after != self.service:
+            changes.insert(0, Update(self.service_after))
+        later = [m for m in self.moments if m > self.now]
+        return Plan(tuple(changes), min(later) if later else None, "; ".join(dict.fromkeys(self.reasons)))
+
+    # -- the parts of a decision
+
+    def _slots(self) -> Mapping[SlotKey, Slot]:
+        return slots_of(self.service, [*self.tasks.values(), *self.created.values()])
+
+    def _leave_where_they_may_not_stay(self) -> None:
+        for slot in self._slots().values():
+            for task in slot.live:
+                revision = self.seen.revision_of(task)
+                template = revision.task_template if revision is not None else self.service.spec.task_template
+                why = reason_to_leave(task, self.seen.node(task.node_id), template.placement)
+                if not why:
+                    continue
+                self._desire(task, TaskState.SHUTDOWN)
+                if self.service.spec.mode.global_mode is None and len(slot.live) == 1:
+                    self._replace(slot, after_loss(self.policy, now=self.now, why=why))
+
+    def _bury_and_restart(self) -> None:
+        for slot in self._slots().values():
+            dead = [t for t in slot.tasks if t.is_wanted and t.state.is_terminal]
+            for task in dead:
+                self._desire(task, TaskState.SHUTDOWN)
+            if not dead or slot.live or not self._may_hold(slot):
+                continue
+            last = dead[-1]
+            if last.spec_version != self.service.spec_version:
+                self._replace(slot, Verdict(self.now, f"task {last.id} ended and its spec is outdated"))
+            else:
+                self._replace(slot, after_death(slot, last, self.policy, now=self.now))
+
+    def _may_hold(self, slot: Slot) -> bool:
+        """Whether a global service's slot is still on a node that should run it."""
+        return not isinstance(slot.key, str) or self._is_eligible(self.seen.node(slot.key))
+
+    def _as_many_slots_as_replicas(self) -> None:
+        mode = self.service.spec.mode.replicated
+        wanted = mode.replicas if mode is not None else 0
+        slots = self._slots()
+        if len(slots) > wanted:
+            for slot in self._victims(slots, len(slots) - wanted):
+                for task in slot.tasks:
+                    self._desire(task, TaskState.REMOVE)
+            self.reasons.append(f"scaled down to {wanted} replicas")
+        elif len(slots) < wanted:
+            numbers = (n for n in range(1, wanted + 1) if n not in slots)
+            for _, number in zip(range(wanted - len(slots)), numbers, strict=False):
+                self._create(number, "", self.now, f"{len(slots)} of {wanted} slots filled")
+            self.reasons.append(f"{len(slots)} of {wanted} slots filled")
+
+    @staticmethod
+    def _victims(slots: Mapping[SlotKey, Slot], count: int) -> list[Slot]:
+        """Slots to give up: those that do not run, then those on the fullest nodes, then the highest numbers."""
+        remaining = dict(slots)
+        victims = []
+        for _ in range(count):
+            per_node = Counter(t.node_id for slot in remaining.values() for t in slot.live)
+
+            def worth(slot: Slot, load: Counter[str] = per_node) -> tuple[bool, int, int]:
+                crowd = max((load[t.node_id] for t in slot.live), default=0)
+                return (slot.is_running, -crowd, -int(slot.key))
+
+            victim = min(remaining.values(), key=worth)
+            del remaining[victim.key]
+            victims.append(victim)
+        return victims
+
+    def _one_slot_per_node(self) -> None:
+        slots = self._slots()
+        for key, slot in slots.items():
+            node = self.seen.node(str(key))
+            if not self._is_eligible(node) and not is_lost(node):
+                for task in slot.tasks:
+                    self._desire(task, TaskState.REMOVE)
+        for node in self.seen.nodes():
+            slot_or_none = slots.get(node.id)
+            is_empty = slot_or_none is None or self._was_lost(slot_or_none)
+            can_start = node.spec.availability is Availability.ACTIVE and node.status.state is NodeState.READY
+            if is_empty and can_start and self._is_eligible(node):
+                self._create(0, node.id, self.now, "one task per node")
+                self.reasons.append("one task per node")
+
+    def _was_lost(self, slot: Slot) -> bool:
+        """Whether the slot is empty because its node was down, rather than by the restart policy."""
+        ended_by_itself = slot.newest.state.is_failure or slot.newest.state is TaskState.COMPLETE
+        return not slot.live and not ended_by_itself
+
+    def _is_eligible(self, node: Node | None) -> bool:
+        if node is None or is_drained(node) or is_lost(node):
+            return False
+        return satisfies(node, self.service.spec.task_template.placement.constraints)
+
+    def _update(self) -> None:
+        step: UpdateStep = decide_update(self.seen, self.service, self._slots(), now=self.now)
+        self.service_after = step.service
+        self.extra += step.extra
+        if step.look_again_at is not None:
+            self.moments.append(step.look_again_at)
+        if step.why:
+            self.reasons.append(step.why)
+        if step.service.spec_version != self.service.spec_version:
+            return  # a rollback has just begun: the next decision works with its spec
+        for slot in self._slots().values():
+            for task in superseded(self.service, slot):
+                self._desire(task, TaskState.SHUTDOWN)
+        stops_first = update_config(self.service).order is not UpdateOrder.START_FIRST
+        for slot in step.replace:
+            for task in slot.live if stops_first else ():
+                self._desire(task, TaskState.SHUTDOWN)
+            node_id = str(slot.key) if isinstance(slot.key, str) else ""
+            self._create(0 if node_id else int(slot.key), node_id, self.now, step.why)
+
+    def _start_what_may_start(self) -> None:
+        for slot in self._slots().values():
+            waiting = [t for t in slot.live if t.desired_state is TaskState.READY]
+            for task in waiting:
+                if task.start_after > self.now:
+                    self.moments.append(task.start_after)
+                elif task.id not in self.created and self._predecessors_stopped(slot, task):
+                    self._desire(task, TaskState.RUNNING)
+
+    def _predecessors_stopped(self, slot: Slot, task: Task) -> bool:
+        if not any(self._is_stopping(t) for t in slot.tasks if t.id != task.id):
+            return True
+        patience_ends = task.start_after + STOP_WAIT_SECONDS
+        self.moments.append(patience_ends)
+        return patience_ends <= self.now
+
+    def _is_stopping(self, task: Task) -> bool:
+        """Whether a task that is no longer wanted may still run: on a node that is lost nobody can tell."""
+        at_its_node = TaskState.ASSIGNED <= task.state <= TaskState.RUNNING
+        return not task.is_wanted and at_its_node and not is_lost(self.seen.node(task.node_id))
+
+    # -- the changes
+
+    def _desire(self, task: Task, state: TaskState) -> None:
+        current = self.tasks.get(task.id)
+        if current is not None:
+            self.tasks[task.id] = desire(current, state)
+
+    def _replace(self, slot: Slot, verdict: Verdict) -> None:
+        self.reasons.append(verdict.why)
+        if verdict.start_after is not None:
+            node_id = str(slot.key) if isinstance(slot.key, str) else ""
+            self._create(0 if node_id else int(slot.key), node_id, verdict.start_after, verdict.why)
+
+    def _create(self, slot: int, node_id: str, start_after: float, why: str) -> None:
+        task = Task(
+            id=self.new_id(),
+            service_id=self.service.id,
+            slot=slot,
+            node_id=node_id,
+            spec_version=self.service.spec_version,
+            status=TaskStatus(state=TaskState.PENDING, timestamp=self.now, message="waiting for a node"),
+            desired_state=TaskState.RUNNING,
+            start_after=start_after,
+            why=why,
+        )
+        predecessors = [t for t in self.tasks.values() if (t.node_id if node_id else t.slot) == (node_id or slot)]
+        if start_after > self.now or any(self._is_stopping(t) for t in predecessors):
+            task = replace(task, desired_state=TaskState.READY)
+            self.moments.append(start_after)
+        self.created[task.id] = task

@@ -1,0 +1,178 @@
+"""Decide what the control API's requests about services, stacks and nodes change (pure).
+
+Specs come in validated (proto/codec/validate.py); what depends on the rest of the cluster is judged here: names,
+ports, versions. A stack is changed by one plan, so it is changed wholly or not at all.
+"""
+
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pyswarm.manager.allocator.ports import allocate_ports
+from pyswarm.manager.orchestrator.update import revision_for
+from pyswarm.manager.store.changes import Change, Create, Delete, Plan, Update
+from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfSequence
+from pyswarm.proto.model.objects import STACK_LABEL, Service, UpdateStatus
+from pyswarm.proto.model.spec import ServiceSpec
+from pyswarm.proto.model.states import TaskState, UpdateState
+
+NewId = Callable[[], str]
+
+
+class StackChange(Struct, frozen=True):
+    """What an apply did to one service; `action` is created, updated, unchanged or removed."""
+
+    service_id: str
+    name: str
+    action: str
+
+
+def create_service(seen: Snapshot, spec: ServiceSpec, *, new_id: NewId) -> Plan:
+    """Raises AlreadyExists when the name or a port is taken."""
+    there = seen.service_by_name(spec.name)
+    if there is not None:
+        raise AlreadyExists(
+            f"a service called {there.spec.name} already exists",
+            remedy=f"Choose another name, or change it with `pyswarm service update {there.spec.name}`.",
+        )
+    service = Service(id=new_id(), spec=spec, spec_version=1, ports=allocate_ports(seen, spec, None))
+    return Plan((Create(service), Create(revision_for(service))), why=f"service {spec.name} was created")
+
+
+def update_service(seen: Snapshot, service_id: str, version: int, spec: ServiceSpec, *, rollback: bool = False) -> Plan:
+    """Raises OutOfSequence when the service is not at `version` any more, InvalidArgument for what cannot change."""
+    service = _existing(seen, service_id)
+    if version and service.version != version:
+        raise OutOfSequence(f"service {service.spec.name} is at version {service.version}, not {version}")
+    if rollback:
+        if service.previous_spec is None:
+            raise FailedPrecondition(
+                f"service {service.spec.name} has no previous spec to go back to",
+                remedy="Only the last update of a service can be rolled back, once.",
+            )
+        spec = service.previous_spec
+    _check_fixed(service, spec)
+    return Plan(_changed(seen, service, spec, rollback=rollback), why=f"service {spec.name} was updated")
+
+
+def _check_fixed(service: Service, spec: ServiceSpec) -> None:
+    if spec.name != service.spec.name:
+        raise InvalidArgument("a service cannot be renamed", remedy="Create a new one and remove the old.")
+    if _mode(spec) != _mode(service.spec):
+        raise InvalidArgument(
+            f"service {spec.name} is {_mode(service.spec)} and cannot become {_mode(spec)}",
+            remedy="Remove it and create it anew.",
+        )
+
+
+def _mode(spec: ServiceSpec) -> str:
+    return "global" if spec.mode.global_mode is not None else "replicated"
+
+
+def _changed(seen: Snapshot, service: Service, spec: ServiceSpec, *, rollback: bool) -> tuple[Change, ...]:
+    """Return the changes that give a service another spec: a new revision only if its tasks are affected."""
+    ports = allocate_ports(seen, spec, service)
+    affects_tasks = spec.task_template != service.spec.task_template or ports != service.ports
+    state = UpdateState.ROLLBACK_STARTED if rollback else UpdateState.UNSET
+    changed = replace(
+        service,
+        spec=spec,
+        previous_spec=service.spec,
+        ports=ports,
+        spec_version=service.spec_version + 1 if affects_tasks else service.spec_version,
+        # Only a change of tasks begins an update; the reconciler stamps its start.
+        update_status=UpdateStatus(state) if affects_tasks else service.update_status,
+    )
+    return (Update(changed), Create(revision_for(changed))) if affects_tasks else (Update(changed),)
+
+
+def remove_service(seen: Snapshot, service_id: str) -> Plan:
+    """The service goes at once; its tasks are stopped first and then reaped."""
+    service = _existing(seen, service_id)
+    return Plan(_removed(seen, service), why=f"service {service.spec.name} was removed")
+
+
+def _removed(seen: Snapshot, service: Service) -> tuple[Change, ...]:
+    tasks = [
+        Update(replace(task, desired_state=TaskState.REMOVE))
+        for task in seen.tasks_of_service(service.id)
+        if task.desired_state < TaskState.REMOVE
+    ]
+    return (Delete("service", service.id, service.version), *tasks)
+
+
+def _existing(seen: Snapshot, service_id: str) -> Service:
+    service = seen.service(service_id)
+    if service is None:
+        raise NotFound(f"no such service: {service_id}", remedy="`pyswarm service ls` lists what there is.")
+    return service
+
+
+def apply_stack(
+    seen: Snapshot, name: str, specs: Sequence[ServiceSpec], *, prune: bool, new_id: NewId
+) -> tuple[Plan, tuple[StackChange, ...]]:
+    """Create, update and (with `prune`) remove services so that the stack is what `specs` say.
+
+    Raises AlreadyExists when a name belongs to a service outside the stack, and whatever creating or updating raises.
+    """
+    if not name:
+        raise InvalidArgument("the stack has no name", remedy="Name it: `pyswarm stack deploy -c FILE NAME`.")
+    changes: list[Change] = []
+    outcome: list[StackChange] = []
+    # Each spec is judged against the cluster as those before it leave it, so that two of them cannot share a port.
+    ahead = seen
+    wanted = {spec.name.casefold() for spec in specs}
+    gone = [s for s in seen.services() if s.stack == name and s.spec.name.casefold() not in wanted] if prune else []
+    for service in gone:
+        removed = _removed(seen, service)
+        changes += removed
+        ahead = ahead.with_changes(removed, version=seen.version + 1)
+        outcome.append(StackChange(service.id, service.spec.name, "removed"))
+    for spec in specs:
+        if spec.labels.get(STACK_LABEL) != name:
+            raise InvalidArgument(f"service {spec.name} does not carry the label of stack {name}")
+        there = ahead.service_by_name(spec.name)
+        if there is None:
+            step = create_service(ahead, spec, new_id=new_id).changes
+            created = step[0]
+            assert isinstance(created, Create)
+            outcome.append(StackChange(created.object.id, spec.name, "created"))
+        elif there.stack != name:
+            owner = f"stack {there.stack}" if there.stack else "no stack"
+            raise AlreadyExists(
+                f"a service called {spec.name} already exists and belongs to {owner}",
+                remedy="Choose another name for the service or the stack.",
+            )
+        elif there.spec == spec:
+            step = ()
+            outcome.append(StackChange(there.id, spec.name, "unchanged"))
+        else:
+            _check_fixed(there, spec)
+            step = _changed(ahead, there, spec, rollback=False)
+            outcome.append(StackChange(there.id, spec.name, "updated"))
+        changes += step
+        ahead = ahead.with_changes(step, version=seen.version + 1)
+    return Plan(tuple(changes), why=f"stack {name} was deployed"), tuple(outcome)
+
+
+def remove_stack(seen: Snapshot, name: str) -> tuple[Plan, tuple[StackChange, ...]]:
+    """Raises NotFound when no service belongs to the stack."""
+    services = [service for service in seen.services() if service.stack == name]
+    if not services:
+        raise NotFound(f"nothing found in stack: {name}", remedy="`pyswarm stack ls` lists what there is.")
+    changes = tuple(change for service in services for change in _removed(seen, service))
+    outcome = tuple(StackChange(s.id, s.spec.name, "removed") for s in services)
+    return Plan(changes, why=f"stack {name} was removed"), outcome
+
+
+def service_status(seen: Snapshot, service: Service) -> tuple[int, int]:
+    """Return (running, desired): what `service ls` shows as REPLICAS."""
+    tasks = [t for t in seen.tasks_of_service(service.id) if t.is_wanted]
+    # A task on a node that is lost says RUNNING for ever: nobody can correct it.
+    running = sum(1 for t in tasks if t.state is TaskState.RUNNING and t.desired_state is TaskState.RUNNING)
+    mode = service.spec.mode
+    if mode.replicated is not None:
+        return running, mode.replicated.replicas
+    return running, sum(1 for t in tasks if not t.state.is_terminal)
