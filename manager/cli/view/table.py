@@ -53,8 +53,8 @@ def render_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         max(_WIDTH_MIN, _GAP + max((len(line[i]) for line in lines if i < len(line)), default=0)) for i in range(count)
     ]
     return "\n".join(
-        "".join(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)) + line[-1] for line in lines
-    ).rstrip(" ")
+        "".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip() for line in lines
+    )
 
 
 def _header(name: str, columns: Sequence[Column]) -> str:

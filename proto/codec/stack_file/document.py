@@ -96,9 +96,8 @@ def parse_document(text: str, file: str) -> Table:
     except (ValueError, OverflowError) as error:
         # The scanner turns "\\UFFFFFFFF" into a character without checking that there is one.
         place = Place(file, loader.line + 1, loader.column + 1)
-        raise failure(
-            place, f"malformed YAML on line {place.line}: {error}", "Check the escapes in this place."
-        ) from error
+        message = f"malformed YAML on line {place.line}: an escape that names no character"
+        raise failure(place, message, "Check the escapes after this place.") from error
     finally:
         loader.dispose()
     if not isinstance(root, Table):

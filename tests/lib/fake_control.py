@@ -1,0 +1,259 @@
+"""A control API in memory, on a real unix socket behind the real gate, for tests of its clients.
+
+It keeps objects in dictionaries and changes them when told. `on_write` holds what shall happen after the next
+write: one step after each time a client has looked, so that a client that follows sees every step, without sleeps.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from pyswarm.proto.codec.messages import from_message, to_message
+from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, NotFound, OutOfSequence
+from pyswarm.proto.model.objects import Cluster, JoinTokens, Node, Revision, RootCA, Service, Task, revision_id
+from pyswarm.proto.model.spec import NodeSpec, ServiceSpec
+from pyswarm.proto.model.states import Role
+from pyswarm.proto.rpc.server import serve_unix
+from pyswarm.proto.v1 import control_pb2 as pb
+from pyswarm.proto.v1 import control_pb2_grpc, logs_pb2, logs_pb2_grpc, types_pb2
+
+Step = Callable[["FakeControl"], None]
+
+
+class FakeControl(control_pb2_grpc.ControlServicer):
+    def __init__(self) -> None:
+        self.cluster = Cluster(
+            "cluster1", root_ca=RootCA(join_tokens=JoinTokens("SWMTKN-1-d-worker", "SWMTKN-1-d-manager"))
+        )
+        self.self_id = "n1"
+        self.nodes: dict[str, Node] = {}
+        self.services: dict[str, Service] = {}
+        self.tasks: dict[str, Task] = {}
+        self.revisions: dict[str, Revision] = {}
+        self.requests: list[Any] = []
+        self.on_write: list[Step] = []
+        self.logs: list[logs_pb2.LogMessage] = []
+        self._steps: deque[Step] = deque()
+        self._watchers: list[asyncio.Event] = []
+        self._version = 100
+
+    def add(self, *objects: Node | Service | Task | Revision) -> None:
+        for stored in objects:
+            kinds: dict[type, dict[str, Any]] = {
+                Node: self.nodes,
+                Service: self.services,
+                Task: self.tasks,
+                Revision: self.revisions,
+            }
+            kinds[type(stored)][stored.id] = stored
+
+    def asked(self, kind: type) -> Any:
+        """The last request of that type."""
+        return next(request for request in reversed(self.requests) if isinstance(request, kind))
+
+    # -- the service
+
+    async def GetInfo(self, request: Any, context: Any) -> pb.Info:
+        return pb.Info(
+            node_id=self.self_id, cluster_id="cluster1", leader_node_id="n1", is_leader=self.self_id == "n1", term=3,
+            applied_version=self._version, managers=1, nodes=len(self.nodes), server_version="9.9",
+            leader_addr="l:2377",
+        )  # fmt: skip
+
+    async def GetCluster(self, request: Any, context: Any) -> types_pb2.Cluster:
+        return to_message(self.cluster, types_pb2.Cluster)
+
+    async def RotateJoinToken(self, request: pb.RotateJoinTokenRequest, context: Any) -> types_pb2.JoinTokens:
+        self.requests.append(request)
+        tokens = replace(self.cluster.root_ca.join_tokens, worker="SWMTKN-1-d-fresh")
+        return to_message(tokens, types_pb2.JoinTokens)
+
+    async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
+        found = [self._node(name) for name in request.ids] or list(self.nodes.values())
+        return pb.ListNodesResponse(nodes=[to_message(node, types_pb2.Node) for node in found])
+
+    async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Any) -> types_pb2.Node:
+        self.requests.append(request)
+        node = replace(self._node(request.id), spec=from_message(request.spec, NodeSpec))
+        self.nodes[node.id] = node
+        return to_message(node, types_pb2.Node)
+
+    async def RemoveNode(self, request: pb.RemoveNodeRequest, context: Any) -> pb.RemoveNodeResponse:
+        self.requests.append(request)
+        if self._node(request.id).role is Role.MANAGER and not request.force:
+            raise FailedPrecondition(f"node {request.id} is not down", remedy="Use --force.")
+        del self.nodes[self._node(request.id).id]
+        return pb.RemoveNodeResponse()
+
+    async def CreateService(self, request: pb.CreateServiceRequest, context: Any) -> types_pb2.Service:
+        self.requests.append(request)
+        spec = from_message(request.spec, ServiceSpec)
+        if any(s.spec.name == spec.name for s in self.services.values()):
+            raise AlreadyExists(f"a service named {spec.name} exists", remedy="Choose another name.")
+        return to_message(self._store(Service(id=f"service-{spec.name}", spec=spec)), types_pb2.Service)
+
+    async def UpdateService(self, request: pb.UpdateServiceRequest, context: Any) -> types_pb2.Service:
+        self.requests.append(request)
+        old = self.services[request.id]
+        if request.version != old.version:
+            raise OutOfSequence(f"service {old.spec.name} is at version {old.version}, not {request.version}")
+        spec = from_message(request.spec, ServiceSpec)
+        is_new = spec.task_template != old.spec.task_template
+        return to_message(
+            self._store(replace(old, spec=spec, previous_spec=old.spec, spec_version=old.spec_version + is_new)),
+            types_pb2.Service,
+        )
+
+    async def RemoveService(self, request: pb.RemoveServiceRequest, context: Any) -> pb.RemoveServiceResponse:
+        self.requests.append(request)
+        del self.services[request.id]
+        return pb.RemoveServiceResponse()
+
+    async def ListServices(self, request: pb.ListServicesRequest, context: Any) -> pb.ListServicesResponse:
+        found = [self._service(name) for name in request.ids] or [
+            service for service in self.services.values() if not request.stack or service.stack == request.stack
+        ]
+        response = pb.ListServicesResponse()
+        for service in found:
+            mode = service.spec.mode.replicated
+            running = [t for t in self.tasks.values() if t.service_id == service.id and t.is_live and t.state == 512]
+            response.services.append(to_message(service, types_pb2.Service))
+            response.statuses.append(
+                pb.ServiceStatus(
+                    service_id=service.id, running=len(running), desired=mode.replicas if mode else len(self.nodes)
+                )
+            )
+        return response
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
+        services = {*request.service_ids, *(s.id for s in self.services.values() if s.stack == request.stack != "")}
+        found = [
+            task
+            for task in self.tasks.values()
+            if (not services or task.service_id in services)
+            and (not request.node_ids or task.node_id in request.node_ids)
+            and (not request.ids or any(task.id.startswith(wanted) for wanted in request.ids))
+        ]
+        response = pb.ListTasksResponse(
+            tasks=[to_message(task, types_pb2.Task) for task in found],
+            revisions=[to_message(revision, types_pb2.Revision) for revision in self.revisions.values()],
+            nodes=[to_message(node, types_pb2.Node) for node in self.nodes.values()],
+            services=[to_message(service, types_pb2.Service) for service in self.services.values()],
+        )
+        if self._steps:
+            self._steps.popleft()(self)
+            for watcher in self._watchers:
+                watcher.set()
+        return response
+
+    async def ApplyStack(self, request: pb.ApplyStackRequest, context: Any) -> pb.ApplyStackResponse:
+        self.requests.append(request)
+        changes = []
+        for message in request.services:
+            spec = from_message(message, ServiceSpec)
+            old = self.services.get(f"service-{spec.name}")
+            action = "created" if old is None else "unchanged" if old.spec == spec else "updated"
+            self._store(replace(old, spec=spec) if old else Service(id=f"service-{spec.name}", spec=spec))
+            changes.append(pb.StackChange(service_id=f"service-{spec.name}", name=spec.name, action=action))
+        return pb.ApplyStackResponse(changes=changes)
+
+    async def RemoveStack(self, request: pb.RemoveStackRequest, context: Any) -> pb.RemoveStackResponse:
+        gone = [service for service in self.services.values() if service.stack == request.name]
+        for service in gone:
+            del self.services[service.id]
+        changes = [pb.StackChange(service_id=s.id, name=s.spec.name, action="removed") for s in gone]
+        return pb.RemoveStackResponse(changes=changes)
+
+    async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchEvents]:
+        changed = asyncio.Event()
+        self._watchers.append(changed)
+        yield pb.WatchEvents()
+        while True:
+            await changed.wait()
+            changed.clear()
+            yield pb.WatchEvents(events=[pb.WatchEvent(action="update", kind="task", id="any")])
+
+    # -- its state
+
+    def _store(self, service: Service) -> Service:
+        self._version += 1
+        stored = replace(service, version=self._version, ports=service.spec.endpoint_spec.ports)
+        revision = Revision(
+            id=revision_id(stored.id, stored.spec_version),
+            service_id=stored.id,
+            spec_version=stored.spec_version,
+            task_template=stored.spec.task_template,
+            service_name=stored.spec.name,
+        )
+        self.add(stored, revision)
+        self._steps.extend(self.on_write)
+        self.on_write = []
+        return stored
+
+    def _node(self, name: str) -> Node:
+        for node in self.nodes.values():
+            if name in (node.id, node.description.hostname):
+                return node
+        raise NotFound(f"no such node: {name}", remedy="`pyswarm node ls` lists what there is.")
+
+    def _service(self, name: str) -> Service:
+        for service in self.services.values():
+            if name in (service.id, service.spec.name):
+                return service
+        raise NotFound(f"no such service: {name}", remedy="`pyswarm service ls` lists what there is.")
+
+
+class FakeLogs(logs_pb2_grpc.LogsServicer):
+    def __init__(self, control: FakeControl) -> None:
+        self._control = control
+
+    async def SubscribeLogs(self, request: Any, context: Any) -> AsyncIterator[logs_pb2.LogMessage]:
+        self._control.requests.append(request)
+        for message in self._control.logs:
+            yield message
+
+
+@contextlib.contextmanager
+def serving(path: Path, *add_servicers: Callable[[Any], None]) -> Iterator[None]:
+    """Serve on a unix socket from a thread with a loop of its own, as long as the context lasts."""
+    loop = asyncio.new_event_loop()
+    started: Future[None] = Future()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        try:
+            server = await serve_unix(path, add_servicers)
+        except BaseException as error:
+            started.set_exception(error)
+            raise
+        started.set_result(None)
+        await stop.wait()
+        await server.stop(None)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    started.result(20)
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+        loop.close()
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def serving_control(path: Path, control: FakeControl) -> Iterator[None]:
+    with serving(
+        path,
+        lambda server: control_pb2_grpc.add_ControlServicer_to_server(control, server),
+        lambda server: logs_pb2_grpc.add_LogsServicer_to_server(FakeLogs(control), server),
+    ):
+        yield
