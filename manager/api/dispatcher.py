@@ -1,7 +1,7 @@
 """The Dispatcher service: sessions, heartbeats, reports and assignments of agents, answered by the leader.
 
-`DispatcherEdge` lives as long as this manager leads; the servicer lives as long as the server and refuses while there is no
-edge. One subscription to the store serves every agent: an event wakes only the streams of the node it concerns.
+`DispatcherEdge` lives as long as this manager leads; the servicer lives as long as the server and refuses while there
+is no edge. One subscription to the store serves every agent: an event wakes only the streams of the node it concerns.
 """
 
 import asyncio
@@ -103,7 +103,7 @@ class DispatcherEdge:
     # -- reports
 
     async def report(self, reports: list[Report]) -> None:
-        """Have reports written; returns once they are committed. What comes while a write is under way goes in the next."""
+        """Have reports written; returns once they are committed. What comes during a write goes into the next."""
         if len(self._reports) + len(reports) > REPORTS_QUEUED_MAX:
             raise Unavailable("too many status reports are waiting", remedy="The agent reports again by itself.")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,7 @@
-"""Watch over the nodes while this manager leads: who has a session, who has fallen silent (edge of dispatcher/liveness)."""
+"""Watch over the nodes while this manager leads: who has a session, who has fallen silent.
+
+The edge of `dispatcher/liveness.py`: it knows the time and writes what that table decides.
+"""
 
 import asyncio
 

@@ -1,8 +1,8 @@
 """The leader's loops: entered when this manager is elected and caught up, cancelled at once when it is not.
 
-Commits mark keys dirty; a pass takes the view, asks the pure deciders about each dirty key, and writes their plans. What
-an event said does not matter, only where it pointed: missed and doubled events are harmless. Moments at which a decision
-may come out differently without a write come back as `look_again_at` and are kept in one timer.
+Commits mark keys dirty; a pass takes the view, asks the pure deciders about each dirty key, and writes their plans.
+What an event said does not matter, only where it pointed: missed and doubled events are harmless. Moments at which a
+decision may come out differently without a write come back as `look_again_at` and are kept in one timer.
 """
 
 import asyncio

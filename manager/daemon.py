@@ -1,0 +1,279 @@
+"""One manager, composed: consensus under a store, the API's doors on top, the leader's loops while it leads."""
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+
+import grpc.aio
+import msgspec
+
+from pyswarm.manager.api.ca import BootstrapServicer, CAServicer
+from pyswarm.manager.api.control import ControlServicer
+from pyswarm.manager.api.dispatcher import DispatcherEdge, DispatcherServicer
+from pyswarm.manager.api.logs import LogBroker, LogBrokerServicer, LogsServicer
+from pyswarm.manager.api.raft import PingServicer, RaftMembershipServicer, member_of
+from pyswarm.manager.config import ManagerConfig
+from pyswarm.manager.leader.loop import lead
+from pyswarm.manager.raft.engine import RaftEngine, RaftSettings
+from pyswarm.manager.raft.port import Member
+from pyswarm.manager.store.changes import Create, Plan, Update
+from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.manager.store.store import Store
+from pyswarm.manager.store.writer import Writer
+from pyswarm.manager.supervisor import tell_supervisor
+from pyswarm.proto.backoff import Backoff
+from pyswarm.proto.clock import SYSTEM_CLOCK
+from pyswarm.proto.entropy import SYSTEM_ENTROPY
+from pyswarm.proto.errors import SwarmError, Unavailable
+from pyswarm.proto.log import get_logger
+from pyswarm.proto.model.objects import ManagerStatus, Node, Object
+from pyswarm.proto.model.states import Reachability
+from pyswarm.proto.rpc.client import open_channel
+from pyswarm.proto.rpc.forward import LeaderForwarder
+from pyswarm.proto.rpc.server import AddServicer, Door, Gate, add_secure_port, build_server, serve_unix
+from pyswarm.proto.rpc.tls import bootstrap_credentials, channel_credentials, raft_ssl_contexts, server_credentials
+from pyswarm.proto.v1 import ca_pb2_grpc, control_pb2_grpc, dispatcher_pb2_grpc, logs_pb2_grpc, raft_pb2, raft_pb2_grpc
+
+log = get_logger(__name__)
+
+JOIN_BACKOFF = Backoff(first_seconds=0.2, cap_seconds=2.0)
+STOP_SECONDS = 1.0
+"""How long open calls may take to end when the daemon stops."""
+
+HAND_OVER_SECONDS = 3.0
+
+
+class ManagerDaemon:
+    def __init__(self, config: ManagerConfig) -> None:
+        self._config = config
+        self._member = Member(config.raft_id, config.node_id, config.raft_addr, config.api_addr)
+        self._store = Store()
+        self._edge: DispatcherEdge | None = None
+        self._engine: RaftEngine | None = None
+
+    async def run(self) -> None:
+        """Run until cancelled. Raises when this manager must stop taking part in consensus."""
+        engine = self._engine = await self._become_a_member()
+        try:
+            async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+                group.create_task(engine.run(), name="consensus")
+                writer = Writer(engine, self._store, clock=SYSTEM_CLOCK, entropy=SYSTEM_ENTROPY)
+                if self._config.is_first:
+                    await self._plant_initial_objects(engine, writer)
+                await self._serve(stack, engine, writer)
+                group.create_task(self._lead_when_elected(engine, writer), name="leadership")
+                group.create_task(self._report_membership(), name="report-membership")
+        finally:
+            await engine.close()
+
+    async def hand_over(self) -> None:
+        """Give leadership to another manager before stopping, if there is one."""
+        engine = self._engine
+        if engine is None or not engine.leadership.is_leader or len(engine.members()) < 2:
+            return
+        try:
+            async with asyncio.timeout(HAND_OVER_SECONDS):
+                await engine.transfer_leadership()
+        except (SwarmError, TimeoutError) as error:
+            log.warning("leadership was not handed over", reason=str(error))
+
+    # -- membership
+
+    async def _become_a_member(self) -> RaftEngine:
+        config = self._config
+        directory = config.paths.manager / "raft"
+        members: tuple[Member, ...] = (self._member,)
+        if not config.is_first and not RaftEngine.has_state(directory):
+            members = await self._ask_to_join()
+        return await RaftEngine.open(
+            member=self._member,
+            members=members,
+            cluster_id=config.cluster_id,
+            state_machine=self._store,
+            directory=directory,
+            tls=lambda: raft_ssl_contexts(config.paths.certificates),
+            listen=config.raft_listen,
+            settings=RaftSettings(heartbeat_seconds=config.heartbeat_seconds, election_seconds=config.election_seconds),
+        )
+
+    async def _ask_to_join(self) -> tuple[Member, ...]:
+        """Ask any manager to be admitted and return the members; until then only the leader's dial-back is answered."""
+        config = self._config
+        ping = PingServicer(config.node_id)
+        gate = Gate(Door.MUTUAL, cluster_id=config.cluster_id)
+        server = build_server(gate, [lambda s: raft_pb2_grpc.add_RaftMembershipServicer_to_server(ping, s)])
+        add_secure_port(server, config.api_listen, server_credentials(config.paths.certificates))
+        await server.start()
+        member = raft_pb2.RaftMember(
+            raft_id=self._member.raft_id,
+            node_id=self._member.node_id,
+            raft_addr=self._member.raft_addr,
+            api_addr=self._member.api_addr,
+        )
+        remotes = [a for a in dict.fromkeys([config.join_remote, *config.managers]) if a and a != config.api_addr]
+        if not remotes:
+            raise Unavailable("no manager to join is known", remedy="Leave the cluster and join it again.")
+        try:
+            attempt = 0
+            while True:
+                remote = remotes[attempt % len(remotes)]
+                try:
+                    async with open_channel(remote, channel_credentials(config.paths.certificates)) as channel:
+                        stub = raft_pb2_grpc.RaftMembershipStub(channel)
+                        answer = await stub.Join(raft_pb2.RaftJoinRequest(member=member), timeout=20)
+                        return tuple(member_of(m) for m in answer.members)
+                except SwarmError as error:
+                    log.warning("could not join the managers yet", remote=remote, reason=error.message)
+                    await asyncio.sleep(JOIN_BACKOFF.delay_seconds(attempt, SYSTEM_ENTROPY.uniform(0, 1)))
+                    attempt += 1
+        finally:
+            await server.stop(None)
+
+    async def _plant_initial_objects(self, engine: RaftEngine, writer: Writer) -> None:
+        """The first manager's first entry: what `pyswarm init` made."""
+        file = self._config.initial_objects
+        if not file.exists():
+            return
+        objects = msgspec.msgpack.decode(file.read_bytes(), type=list[Object])
+        async for leadership in engine.watch_leadership():
+            if leadership.is_ready:
+                break
+        if self._store.view.cluster is None:
+            await writer.write([Create(self._as_member(o)) for o in objects])
+        # Holds the root CA's key: once it is in the sealed store, it must not lie beside it.
+        file.unlink()
+
+    def _as_member(self, subject: Object) -> Object:
+        if isinstance(subject, Node) and subject.id == self._config.node_id:
+            status = ManagerStatus(self._member.raft_id, self._member.api_addr, Reachability.REACHABLE)
+            return msgspec.structs.replace(subject, manager_status=status)
+        return subject
+
+    async def _report_membership(self) -> None:
+        """Tell pyswarmd that this manager is a member, so that it is not asked to join again."""
+        await tell_supervisor(self._config.paths.supervisor_socket, {"op": "joined"})
+
+    # -- serving
+
+    async def _serve(self, stack: AsyncExitStack, engine: RaftEngine, writer: Writer) -> None:
+        """Open the three doors. The unix socket comes last: that it answers means the manager is ready."""
+        config, store = self._config, self._store
+        parts = {"store": store, "writer": writer, "clock": SYSTEM_CLOCK, "entropy": SYSTEM_ENTROPY}
+        broker = LogBroker(store=store, entropy=SYSTEM_ENTROPY)
+        control = ControlServicer(consensus=engine, **parts)
+        membership = RaftMembershipServicer(consensus=engine, writer=writer, ping=self._ping)
+        for_people: list[AddServicer] = [
+            lambda s: control_pb2_grpc.add_ControlServicer_to_server(control, s),
+            lambda s: logs_pb2_grpc.add_LogsServicer_to_server(LogsServicer(broker, engine), s),
+            lambda s: raft_pb2_grpc.add_RaftMembershipServicer_to_server(membership, s),
+        ]
+        for_nodes: list[AddServicer] = [
+            lambda s: ca_pb2_grpc.add_CAServicer_to_server(CAServicer(**parts), s),
+            lambda s: dispatcher_pb2_grpc.add_DispatcherServicer_to_server(DispatcherServicer(lambda: self._edge), s),
+            lambda s: logs_pb2_grpc.add_LogBrokerServicer_to_server(LogBrokerServicer(broker), s),
+        ]
+        for_strangers: list[AddServicer] = [
+            lambda s: ca_pb2_grpc.add_BootstrapServicer_to_server(BootstrapServicer(**parts), s)
+        ]
+        mutual = LeaderForwarder(self._leadership, self._open_api)
+        bootstrap = LeaderForwarder(self._leadership, self._open_bootstrap)
+        gate = Gate(Door.MUTUAL, cluster_id=config.cluster_id, is_blacklisted=self._is_blacklisted)
+        certificates = config.paths.certificates
+        api = build_server(gate, [*for_people, *for_nodes], interceptors=[mutual])
+        add_secure_port(api, config.api_listen, server_credentials(certificates))
+        anonymous = build_server(Gate(Door.BOOTSTRAP), for_strangers, interceptors=[bootstrap])
+        add_secure_port(anonymous, config.bootstrap_listen, bootstrap_credentials(certificates))
+        for server in (api, anonymous):
+            await server.start()
+            stack.push_async_callback(server.stop, STOP_SECONDS)
+        socket = config.paths.manager_socket
+        local = await serve_unix(socket, for_people, cluster_id=config.cluster_id, interceptors=[mutual])
+        stack.push_async_callback(local.stop, STOP_SECONDS)
+        stack.callback(lambda: socket.unlink(missing_ok=True))
+        stack.push_async_callback(mutual.close)
+        stack.push_async_callback(bootstrap.close)
+        log.info("serving", api=config.api_listen, bootstrap=config.bootstrap_listen, node=config.node_id)
+
+    def _leadership(self) -> tuple[bool, str | None]:
+        assert self._engine is not None
+        leadership = self._engine.leadership
+        leader = leadership.leader
+        is_here = leadership.is_leader and leadership.is_ready and self._edge is not None
+        return is_here, leader.api_addr if leader is not None else None
+
+    def _is_blacklisted(self, node_id: str) -> bool:
+        cluster = self._store.view.cluster
+        return cluster is not None and cluster.blacklist.get(node_id, 0.0) > SYSTEM_CLOCK.now()
+
+    def _open_api(self, address: str) -> grpc.aio.Channel:
+        return open_channel(address, channel_credentials(self._config.paths.certificates))
+
+    def _open_bootstrap(self, address: str) -> grpc.aio.Channel:
+        host, _, port = address.rpartition(":")
+        return open_channel(f"{host}:{int(port) + 1}", channel_credentials(self._config.paths.certificates))
+
+    async def _ping(self, address: str) -> str:
+        async with self._open_api(address) as channel:
+            answer = await raft_pb2_grpc.RaftMembershipStub(channel).Ping(raft_pb2.RaftPingRequest(), timeout=5)
+            return answer.node_id
+
+    # -- leading
+
+    async def _lead_when_elected(self, engine: RaftEngine, writer: Writer) -> None:
+        """Run the leader's loops exactly while this manager leads."""
+        leading: asyncio.Task[None] | None = None
+        term = 0
+        try:
+            async for leadership in engine.watch_leadership():
+                should = leadership.is_leader and leadership.is_ready
+                if leading is not None and (not should or leadership.term != term):
+                    log.info("no longer leading", term=term)
+                    await _cancel(leading)
+                    leading = None
+                    self._edge = None
+                if should and leading is None:
+                    term = leadership.term
+                    log.info("leading", term=term)
+                    self._edge = DispatcherEdge(
+                        store=self._store, writer=writer, clock=SYSTEM_CLOCK, entropy=SYSTEM_ENTROPY
+                    )
+                    leading = asyncio.create_task(self._lead(engine, writer, self._edge), name=f"lead-term-{term}")
+                    leading.add_done_callback(_fail_loudly)
+        finally:
+            if leading is not None:
+                await _cancel(leading)
+
+    async def _lead(self, engine: RaftEngine, writer: Writer, edge: DispatcherEdge) -> None:
+        with suppress(SwarmError):
+            await writer.update(self._keep_own_address)
+        await lead(
+            store=self._store,
+            writer=writer,
+            clock=SYSTEM_CLOCK,
+            entropy=SYSTEM_ENTROPY,
+            consensus=engine,
+            also=[edge.run],
+        )
+
+    def _keep_own_address(self, seen: Snapshot) -> Plan:
+        """A manager that came back under another address says so once it leads."""
+        node = seen.node(self._config.node_id)
+        if node is None:
+            return Plan()
+        changed = self._as_member(node)
+        return Plan(() if changed == node else (Update(changed),), why="the leader's own membership")
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _fail_loudly(task: asyncio.Task[None]) -> None:
+    """A leader whose loops have died would freeze the cluster: end the process instead."""
+    if not task.cancelled() and task.exception() is not None:
+        log.error("the leader's loops have failed", error=repr(task.exception()))
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "the leader's loops have failed", "exception": task.exception(), "task": task}
+        )
+        asyncio.get_running_loop().stop()

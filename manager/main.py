@@ -1,0 +1,60 @@
+"""The manager daemon: the only place that builds everything and owns every long-lived task.
+
+    python -m pyswarm.manager.main --root ROOT
+
+Order of life: read the configuration; become a member of the consensus group (as the first, by asking to join, or
+from disk); serve the API on three doors; while this manager leads, run the leader's loops. SIGTERM hands leadership
+on, stops serving and closes the journal. A broken journal ends the process: pyswarmd starts it again.
+"""
+
+import argparse
+import asyncio
+import gc
+import signal
+import sys
+
+from pyswarm.manager.config import ManagerConfig, load_config
+from pyswarm.manager.daemon import ManagerDaemon
+from pyswarm.proto import log as logging
+from pyswarm.proto.errors import SwarmError
+from pyswarm.proto.paths import NodePaths
+
+log = logging.get_logger(__name__)
+
+
+def main() -> None:
+    """Entry point of `pyswarm-manager`."""
+    parser = argparse.ArgumentParser(description="the manager daemon; pyswarmd starts it on managers")
+    parser.add_argument("--root", default=None, help="where state and sockets live (PYSWARM_ROOT, /)")
+    arguments = parser.parse_args()
+    try:
+        config = load_config(NodePaths.from_environment(arguments.root))
+        logging.configure(component="manager", level=config.log_level)
+        # What was imported stays for ever: keep the collector from walking it.
+        gc.freeze()
+        asyncio.run(_until_told(config))
+    except SwarmError as error:
+        sys.exit(f"pyswarm-manager: {error}")
+
+
+async def _until_told(config: ManagerConfig) -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    daemon = ManagerDaemon(config)
+    work = asyncio.create_task(daemon.run(), name="manager")
+    wait = asyncio.create_task(told.wait(), name="signal")
+    await asyncio.wait({work, wait}, return_when=asyncio.FIRST_COMPLETED)
+    wait.cancel()
+    if not work.done():
+        log.info("stopping")
+        await daemon.hand_over()
+        work.cancel()
+    try:
+        await work
+    except asyncio.CancelledError:
+        log.info("stopped")
+
+
+if __name__ == "__main__":
+    main()
