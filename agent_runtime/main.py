@@ -49,7 +49,6 @@ def main() -> None:
     try:
         config = read_config(paths.config_file)
         configure(component="runtime", level=config.log_level)
-        _only_daemon(paths)
         asyncio.run(_serve_registry_images(paths, config))
     except SwarmError as error:
         sys.exit(f"pyswarm-runtime: {error}")
@@ -74,7 +73,8 @@ def _only_daemon(paths: NodePaths) -> None:
 
 
 async def serve(paths: NodePaths, config: RuntimeConfig, images: ImageStore) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT. Raises FailedPrecondition when another daemon serves this root."""
+    _only_daemon(paths)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

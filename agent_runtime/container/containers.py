@@ -155,15 +155,15 @@ class Containers:
         try:
             entry.open_output(self._clock)
             async with asyncio.timeout(START_SECONDS):
-                process = await self._spawner.start(entry.record.id, prepared.descriptors)
+                started = await self._spawner.start(entry.record.id, prepared.descriptors)
         except (StartFailed, SwarmError, TimeoutError, OSError) as error:
             reason, code = _why_not(prepared, error)
             await asyncio.to_thread(self._discard_cgroup, entry.record.id)
             await self._cannot_start(entry, reason, code, error)
         finally:
             prepared.close()
-        entry.record = entry.record.running(process, self._clock.now())
-        entry.pidfd = open_pidfd(process)
+        entry.record = entry.record.running(started.process, started.at)
+        entry.pidfd = open_pidfd(started.process)
         self._watchers.publish(entry.record.to_message())
         if entry.early_exit is not None:
             self._on_exit(entry.record.id, entry.early_exit)

@@ -34,7 +34,7 @@ class _Container:
     pid: int
     directory: int
     outputs: list[int]
-    start_ticks: int
+    record: dict[str, object]
     report: int | None
     failure: tuple[int, int] | None = None
     exited: bool = False
@@ -166,10 +166,14 @@ class Spawner:
             return
         for descriptor in (program_file, *(slot for slot in slots if slot not in outputs)):
             os.close(descriptor)
-        ticks = process.start_ticks(child.pid) or 0
-        container = _Container(container_id, child.pid, directory, outputs, ticks, child.report)
+        record: dict[str, object] = {
+            "pid": child.pid,
+            "start_ticks": process.start_ticks(child.pid) or 0,
+            "started_at": time.time(),
+            "machine": self._machine,
+        }
+        container = _Container(container_id, child.pid, directory, outputs, record, child.report)
         self._containers[container_id] = self._by_pid[child.pid] = self._reports[child.report] = container
-        record = {"pid": child.pid, "start_ticks": ticks, "started_at": time.time(), "machine": self._machine}
         try:
             protocol.write_record(directory, protocol.PROCESS_FILE, record)
             os.write(child.gate, b"1")
@@ -191,9 +195,7 @@ class Spawner:
         if len(data) == FAILURE.size:
             container.failure = FAILURE.unpack(data)
         elif container.failure is None:
-            self._tell(
-                {"event": "started", "id": container.id, "pid": container.pid, "start_ticks": container.start_ticks}
-            )
+            self._tell({"event": "started", "id": container.id, **container.record})
 
     def _reap(self) -> None:
         while True:

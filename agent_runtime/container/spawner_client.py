@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ from pyswarm.proto.log import get_logger
 log = get_logger(__name__)
 
 _HELLO_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """A container's first process, and when it was cloned (seconds since the epoch)."""
+
+    process: ProcessId
+    at: float
 
 
 class StartFailed(Exception):
@@ -44,7 +53,7 @@ class SpawnerClient:
         self._on_exit = on_exit
         self._on_lost = on_lost
         self._connection: socket.socket | None = None
-        self._starting: dict[str, asyncio.Future[ProcessId]] = {}
+        self._starting: dict[str, asyncio.Future[Started]] = {}
         self._hello: asyncio.Future[dict[str, Any]] | None = None
         self._connecting = asyncio.Lock()
         self._child: int | None = None
@@ -124,14 +133,14 @@ class SpawnerClient:
         listener.close()
         return connection
 
-    async def start(self, container_id: str, descriptors: Sequence[int]) -> ProcessId:
+    async def start(self, container_id: str, descriptors: Sequence[int]) -> Started:
         """Start a container: descriptors are the program, its directory, then its slots. They stay the caller's.
 
         Returns once it has reached execve. Raises StartFailed, or Unavailable when the spawner is gone.
         """
         await self.connect()
         assert self._connection is not None
-        started: asyncio.Future[ProcessId] = asyncio.get_running_loop().create_future()
+        started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self._starting[container_id] = started
         try:
             await self._send({"op": "start", "id": container_id}, descriptors)
@@ -191,7 +200,7 @@ class SpawnerClient:
         if event == "started":
             self.owned.add(container_id)
             if future is not None and not future.done():
-                future.set_result(ProcessId(message["pid"], message["start_ticks"]))
+                future.set_result(Started(ProcessId(message["pid"], message["start_ticks"]), message["started_at"]))
         elif event == "failed":
             if future is not None and not future.done():
                 future.set_exception(StartFailed(message["index"], message["errno"]))

@@ -5,7 +5,7 @@
       {"op": "release", "id"}    the exit record and all output are in safe hands: forget the container
     spawner -> daemon
       {"event": "hello", "version", "pid", "containers": [id, ...]}      first, to every daemon that connects
-      {"event": "started", "id", "pid", "start_ticks"}    it has reached execve; process.json is on disk
+      {"event": "started", "id", "pid", "start_ticks", "started_at"}    it has reached execve; process.json is on disk
       {"event": "failed", "id", "index", "errno"}         it has not: which operation failed; it is gone
       {"event": "exit", "id", "status"}                   a wait status; exit.json is on disk already
 

@@ -47,7 +47,7 @@ class RuntimeHost:
     async def start_daemon(self) -> None:
         self.paths.logs.mkdir(parents=True, exist_ok=True)
         with (self.paths.logs / "runtime.log").open("ab") as output:
-            self.daemon = subprocess.Popen(
+            self.daemon = subprocess.Popen(  # noqa: ASYNC220 - kept across event loops
                 [sys.executable, runtime_process.__file__, str(self.root), str(self.layer)],
                 stderr=output,
                 start_new_session=True,
@@ -83,15 +83,15 @@ class RuntimeHost:
         os.kill(pid, signal.SIGKILL)
         await self.gone(pid)
 
-    async def gone(self, pid: int) -> None:
-        """Return when the process has ended."""
+    async def gone(self, pid: int, *, reaped: bool = False) -> None:
+        """Return when the process has ended; with `reaped`, when its exit status was collected, too."""
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return
         try:
             poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
+            poll.register(pidfd, 0 if reaped else select.POLLIN)  # POLLHUP always counts: it was reaped
             ready = await asyncio.to_thread(poll.poll, _GONE_SECONDS * 1000)
             assert ready, f"process {pid} lives on"
         finally:
