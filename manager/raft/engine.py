@@ -11,7 +11,10 @@ __all__ = ["RaftEngine", "RaftSettings", "TlsProvider"]
 
 
 class RaftEngine:
-    """Implements `port.Consensus`. Life: `await open(...)`, then `run()` in a task of the caller's TaskGroup, then `close()`."""
+    """Implements `port.Consensus`.
+
+    Life: `await open(...)`, then `run()` in a task of the caller's TaskGroup, then `close()`.
+    """
 
     @classmethod
     async def open(
