@@ -34,7 +34,7 @@ def no_trunc_option(command: Command) -> Command:
 def echo_list(rows: Sequence[Row], columns: Sequence[Column], *, format_: str, quiet: bool, id_key: str = "ID") -> None:
     """Print a list; nothing at all when it is empty and has no head."""
     text = render_list(rows, columns, format_=format_, quiet=quiet, id_key=id_key)
-    if text:
+    if rows or text:
         click.echo(text)
 
 

@@ -12,7 +12,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from pyswarm.manager.cli.view.tasks import natural
+from pyswarm.manager.cli.view.tasks import natural, task_error
 from pyswarm.proto.model.objects import Service, Task, UpdateStatus
 from pyswarm.proto.model.states import RestartCondition, TaskState, UpdateState
 
@@ -132,7 +132,7 @@ def _slots(service: Service, seen: Observation) -> tuple[Slot, ...]:
         tasks = sorted(by_slot[name], key=lambda t: (t.spec_version, t.created_at, t.id))
         wanted = [task for task in tasks if task.is_wanted]
         newest = wanted[-1] if wanted else tasks[-1]
-        error = newest.status.err or next((t.status.err for t in reversed(tasks) if t.status.err), "")
+        error = task_error(newest) or next((task_error(t) for t in reversed(tasks) if task_error(t)), "")
         if wanted:
             is_current = newest.spec_version == service.spec_version
             is_done = is_current and newest.state is TaskState.RUNNING and newest.desired_state is TaskState.RUNNING
@@ -198,12 +198,7 @@ def _task_failure(service: Service, seen: Observation, goal: Goal, slots: Sequen
 
 
 def _end_of(task: Task) -> str:
-    if task.status.err:
-        return task.status.err
-    container = task.status.container_status
-    if container is None:
-        return task.status.message or task.state.name.lower()
-    return f"it exited with status {container.exit_code}" + (", out of memory" if container.oom_killed else "")
+    return task_error(task) or task.status.message or f"it is {task.state.name.lower()}"
 
 
 def _unplaced(seen: Observation) -> str | None:

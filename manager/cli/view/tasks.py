@@ -45,6 +45,14 @@ def task_name(task: Task, listed: TaskList, *, no_resolve: bool = False) -> str:
     return f"{task.service_id if no_resolve else known or task.service_id}.{task.slot or task.node_id}"
 
 
+def task_error(task: Task) -> str:
+    """Return why a task ended badly, or cannot start; "" while nothing is wrong."""
+    container = task.status.container_status
+    if task.status.err or container is None or task.state is not TaskState.FAILED:
+        return task.status.err
+    return f"task: non-zero exit ({container.exit_code})" + (": out of memory" if container.oom_killed else "")
+
+
 def state_name(state: TaskState) -> str:
     return state.name.title()
 
@@ -55,7 +63,7 @@ def natural(name: str) -> tuple[Any, ...]:
 
 
 def _row(task: Task, name: str, listed: TaskList, now: float, no_trunc: bool, no_resolve: bool) -> Row:
-    error = task.status.err
+    error = task_error(task)
     if len(error) > _ERROR_LENGTH and not no_trunc:
         error = error[: _ERROR_LENGTH - 1] + "…"
     return {
