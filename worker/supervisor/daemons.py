@@ -1,0 +1,135 @@
+"""One daemon of a node: started or adopted, watched, and started again with growing pauses when it ends."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from pyswarm.proto.log import get_logger
+from pyswarm.proto.paths import NodePaths
+from pyswarm.worker.supervisor.processes import Process
+
+log = get_logger(__name__)
+
+PAUSE_FIRST_SECONDS = 0.1
+PAUSE_MAX_SECONDS = 5.0
+STEADY_SECONDS = 10.0
+"""A daemon that ran for so long starts its count of pauses anew."""
+
+STOP_SECONDS = 10.0
+LOG_BYTES_MAX = 10 * 1024 * 1024
+
+MODULES = {
+    "pyswarm-runtime": "pyswarm.agent_runtime.main",
+    "pyswarm-worker": "pyswarm.worker.main",
+    "pyswarm-manager": "pyswarm.manager.main",
+}
+
+
+class Daemon:
+    """`start` begins keeping it running, `stop` ends both. The process survives this object and is adopted by the next."""
+
+    def __init__(self, name: str, paths: NodePaths) -> None:
+        self.name = name
+        self.restarts = 0
+        self.process: Process | None = None
+        self._paths = paths
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        return self._keeper is not None
+
+    @property
+    def pid_file(self) -> Path:
+        return self._paths.run / f"{self.name}.pid"
+
+    @property
+    def log_file(self) -> Path:
+        return self._paths.logs / f"{self.name}.log"
+
+    def start(self) -> None:
+        """Keep the daemon running from now on; does nothing when that is so already."""
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep(), name=f"keep-{self.name}")
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = STOP_SECONDS) -> None:
+        """Stop keeping it and end it: `number` first, SIGKILL when it takes longer than `seconds`."""
+        await self.let_go()
+        process = self.process or Process.read(self.pid_file)
+        if process is None:
+            return
+        process.signal(number)
+        try:
+            async with asyncio.timeout(seconds):
+                await process.ended()
+        except TimeoutError:
+            log.warning("daemon did not stop in time", daemon=self.name, pid=process.pid)
+            process.signal(signal.SIGKILL)
+            await process.ended()
+        self.process = None
+        self.pid_file.unlink(missing_ok=True)
+
+    async def let_go(self) -> None:
+        """Stop keeping it, but leave the process alone."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait({keeper})
+
+    def log_tail(self, lines: int = 5) -> str:
+        """Return the last lines of the daemon's log, for a message to people."""
+        try:
+            with self.log_file.open("rb") as file:
+                file.seek(max(0, self.log_file.stat().st_size - 8192))
+                return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+        except FileNotFoundError:
+            return ""
+
+    async def _keep(self) -> None:
+        pause = PAUSE_FIRST_SECONDS
+        loop = asyncio.get_running_loop()
+        while True:
+            self.process = Process.read(self.pid_file)
+            if self.process is not None:
+                log.info("daemon adopted", daemon=self.name, pid=self.process.pid)
+            else:
+                self.process = self._spawn()
+            started = loop.time()
+            status = await self.process.ended()
+            self.process = None
+            self.restarts += 1
+            if loop.time() - started >= STEADY_SECONDS:
+                pause = PAUSE_FIRST_SECONDS
+            log.warning("daemon ended", daemon=self.name, status=status, restart_in_seconds=pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, PAUSE_MAX_SECONDS)
+
+    def _spawn(self) -> Process:
+        self._paths.logs.mkdir(parents=True, exist_ok=True)
+        self._bound_log()
+        with self.log_file.open("ab") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", MODULES[self.name], "--root", str(self._paths.root)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+        # Reaped through the pidfd; Popen must not try it too.
+        child.returncode = 0
+        process = Process.of(child.pid) or Process(child.pid, 0)
+        process.write(self.pid_file)
+        log.info("daemon started", daemon=self.name, pid=child.pid)
+        return process
+
+    def _bound_log(self) -> None:
+        try:
+            if self.log_file.stat().st_size > LOG_BYTES_MAX:
+                self.log_file.rename(self.log_file.with_suffix(".log.1"))
+        except FileNotFoundError:
+            pass
