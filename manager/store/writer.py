@@ -7,7 +7,7 @@ which the state recognises (apply.py); only the leader's proposals are tried, fo
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from itertools import count
 from typing import Final
 
@@ -140,15 +140,20 @@ class Writer:
 
     async def _leads_again(self, deadline: float) -> bool:
         """Wait until it is clear who leads; return whether this manager does, with time left to propose again."""
+        changes = self._consensus.watch_leadership()
         try:
             async with asyncio.timeout_at(deadline):
-                async for leadership in self._consensus.watch_leadership():
+                async for leadership in changes:
                     if leadership.is_leader and leadership.is_ready:
                         return True
                     if leadership.leader is not None and not leadership.is_leader:
                         return False
         except TimeoutError:
             return False
+        finally:
+            # A generator left halfway would be ended whenever the garbage collector comes by.
+            if isinstance(changes, AsyncGenerator):
+                await changes.aclose()
         return False
 
 
