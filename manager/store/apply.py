@@ -84,6 +84,9 @@ class State(Struct, frozen=True):
 
 EMPTY: Final = State(Snapshot(), Map())
 
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+"""All that decoding bytes of unknown origin raises: text that is no UTF-8 is a plain ValueError."""
+
 _entry_encoder = msgspec.msgpack.Encoder()
 _entry_decoder = msgspec.msgpack.Decoder(Entry)
 _outcome_decoder: "msgspec.msgpack.Decoder[Outcome]" = msgspec.msgpack.Decoder(Outcome)
@@ -106,7 +109,7 @@ def apply_entry(state: State, index: int, payload: bytes) -> tuple[State, Outcom
     """Return the state after the entry at `index`, its outcome, and what happened to which object."""
     try:
         entry = _entry_decoder.decode(payload)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except UNREADABLE as error:
         return _passed_by(state, index), Invalid(f"entry {index} cannot be read: {error}"), ()
 
     known = state.writers.get(entry.client_id)

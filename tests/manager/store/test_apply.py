@@ -112,7 +112,9 @@ def test_the_table_of_writers_is_bounded_and_forgets_the_one_that_wrote_longest_
     assert sorted(applied(*(entry(client=c, sequence=n) for n, c in enumerate("abac", 1))).writers) == ["a", "c"]
 
 
-@pytest.mark.parametrize("junk", [b"", b"\xc1", b"\x93", entry()[:-1], entry() + b"x", b"\x94\xa1c\x01\x01\x91\x80"])
+@pytest.mark.parametrize(
+    "junk", [b"", b"\xc1", b"\x93", entry()[:-1], entry() + b"x", b"\x94\xa1c\x01\x01\x91\x80", b"\x94\xa1\x80"]
+)
 def test_what_cannot_be_read_is_refused_without_raising(junk: bytes) -> None:
     state, outcome, events = apply_entry(EMPTY, 4, junk)
     assert isinstance(outcome, Invalid)
