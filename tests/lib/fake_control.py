@@ -58,6 +58,10 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         """The last request of that type."""
         return next(request for request in reversed(self.requests) if isinstance(request, kind))
 
+    def after_next_look(self, step: Step) -> None:
+        """Do this once a client has read the tasks next."""
+        self._steps.append(step)
+
     # -- the service
 
     async def GetInfo(self, request: Any, context: Any) -> pb.Info:
