@@ -13,10 +13,12 @@ import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import takewhile
 
 from pyswarm.agent_runtime.bundle import defaults
 from pyswarm.agent_runtime.bundle.rootfs import RootfsWriter
-from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Process, Spec
+from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Namespace, Process, Spec
 from pyswarm.agent_runtime.kernel import capabilities
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.program import Program, Slot, Writer
@@ -60,10 +62,6 @@ class Handover:
     def count(self) -> int:
         return 3 + self.cgroup_files + self.joins_network + len(self.binds)
 
-    @property
-    def network(self) -> Slot:
-        return Slot(3 + self.cgroup_files)
-
     def bind(self, destination: str) -> Slot:
         return Slot(3 + self.cgroup_files + self.joins_network + self.binds.index(destination))
 
@@ -72,15 +70,18 @@ def compile_program(
     spec: Spec, handover: Handover, *, seccomp: bytes, bind_is_directory: Mapping[str, bool]
 ) -> Program:
     """Return the program for `spec`. `bind_is_directory` tells, by destination, what each bind source is."""
-    w = Writer(handover.count)
-    for namespace in spec.linux.namespaces:
-        if not namespace.path:
-            w.clone_flags |= _CLONE.get(namespace.type, 0)
-    _enter(w, spec, handover)
-    w.call("umask", 0, label="clear the umask")
-    rootfs = RootfsWriter(w, handover.rootfs)
-    rootfs.attach(ROOTFS_POINT)
-    _mounts(w, rootfs, spec, handover, bind_is_directory)
+    kernel_mounts = tuple(takewhile(_is_kernels, spec.mounts))
+    w, proc, dev = _common_beginning(
+        spec.linux.namespaces, handover.cgroup_files, kernel_mounts, tuple(sorted(spec.linux.sysctl.items())),
+        spec.linux.masked_paths, spec.linux.readonly_paths,
+    )  # fmt: skip
+    w = w.copy()
+    rootfs = RootfsWriter(w, handover.rootfs, proc=proc, dev=dev)
+    for mount in spec.mounts[len(kernel_mounts) :]:
+        if mount.type == "bind":
+            rootfs.bind(mount, handover.bind(mount.destination), bind_is_directory[mount.destination])
+        else:
+            rootfs.mount(mount)
     cwd = rootfs.directory(spec.process.cwd)
     if spec.root.readonly:
         rootfs.make_read_only()
@@ -99,20 +100,55 @@ def compile_program(
     return w.finish()
 
 
-def _enter(w: Writer, spec: Spec, handover: Handover) -> None:
+@lru_cache(maxsize=64)
+def _common_beginning(
+    namespaces: tuple[Namespace, ...],
+    cgroup_files: int,
+    kernel_mounts: tuple[Mount, ...],
+    sysctls: tuple[tuple[str, str], ...],
+    masked_paths: tuple[str, ...],
+    readonly_paths: tuple[str, ...],
+) -> tuple[Writer, Slot, Slot]:
+    """Write what containers have in common, once: into the namespaces, up to where the user's mounts begin.
+
+    Returns the writer (to be copied, not changed) and the slots of the mounts of /proc and /dev.
+    """
+    w = Writer()
+    for namespace in namespaces:
+        if not namespace.path:
+            w.clone_flags |= _CLONE.get(namespace.type, 0)
+    _enter(w, namespaces, cgroup_files)
+    w.call("umask", 0, label="clear the umask")
+    rootfs = RootfsWriter(w, Handover.rootfs)
+    rootfs.attach(ROOTFS_POINT)
+    for mount in kernel_mounts:
+        attached = rootfs.mount(mount)
+        if mount.destination == "/dev":
+            _fill_dev(w, rootfs, attached)
+        elif mount.destination == "/proc":
+            rootfs.proc = attached
+    _sysctls(w, rootfs, sysctls)
+    rootfs.hide(masked_paths, EMPTY_POINT)
+    for path in readonly_paths:
+        rootfs.protect(path)
+    return w, rootfs.proc, rootfs.dev
+
+
+def _enter(w: Writer, namespaces: tuple[Namespace, ...], cgroup_files: int) -> None:
     """Undo what Python did to signals, join the cgroups, enter the remaining namespaces."""
     default_action = w.block(bytes(32))
     for signal in _RESET_SIGNALS:
         w.call("rt_sigaction", signal, default_action, 0, 8, label="reset signals")
     w.call("rt_sigprocmask", _SIG_SETMASK, w.block(bytes(8)), 0, 8, label="unblock signals")
     w.call("setsid", label="start a session")
-    for index in range(handover.cgroup_files):
+    for index in range(cgroup_files):
         w.call("write", Slot(3 + index), w.text("0"), 1, label="join the cgroup")
     # After joining: the container shall see its own cgroup as the root.
     w.call("unshare", n.CLONE_NEWCGROUP, label="enter a cgroup namespace")
-    if handover.joins_network:
-        w.call("setns", handover.network, n.CLONE_NEWNET, label="join the network namespace")
-    elif any(namespace.type == "network" for namespace in spec.linux.namespaces):
+    network = next((namespace for namespace in namespaces if namespace.type == "network"), None)
+    if network is not None and network.path:
+        w.call("setns", Slot(3 + cgroup_files), n.CLONE_NEWNET, label="join the network namespace")
+    elif network is not None:
         _loopback_up(w)
 
 
@@ -123,30 +159,9 @@ def _loopback_up(w: Writer) -> None:
     w.call("ioctl", socket, n.SIOCSIFFLAGS, request, label="bring the loopback interface up")
 
 
-def _mounts(
-    w: Writer, rootfs: RootfsWriter, spec: Spec, handover: Handover, bind_is_directory: Mapping[str, bool]
-) -> None:
-    pending = list(spec.mounts)
-    while pending and pending[0].type != "bind" and _is_kernel_tree(pending[0].destination):
-        mount = pending.pop(0)
-        attached = rootfs.mount(mount)
-        if mount.destination == "/dev":
-            _fill_dev(w, rootfs, attached)
-        elif mount.destination == "/proc":
-            rootfs.proc = attached
-    _sysctls(w, rootfs, spec)
-    rootfs.hide(spec.linux.masked_paths, EMPTY_POINT)
-    for path in spec.linux.readonly_paths:
-        rootfs.protect(path)
-    for mount in pending:
-        if mount.type == "bind":
-            rootfs.bind(mount, handover.bind(mount.destination), bind_is_directory[mount.destination])
-        else:
-            rootfs.mount(mount)
-
-
-def _is_kernel_tree(destination: str) -> bool:
-    return any(destination == tree or destination.startswith(f"{tree}/") for tree in _KERNEL_TREES)
+def _is_kernels(mount: Mount) -> bool:
+    trees = any(mount.destination == tree or mount.destination.startswith(f"{tree}/") for tree in _KERNEL_TREES)
+    return trees and mount.type != "bind"
 
 
 def _fill_dev(w: Writer, rootfs: RootfsWriter, dev: Slot) -> None:
@@ -158,8 +173,8 @@ def _fill_dev(w: Writer, rootfs: RootfsWriter, dev: Slot) -> None:
         w.call("symlinkat", w.text(target), dev, w.text(name), label=f"make /dev/{name}")
 
 
-def _sysctls(w: Writer, rootfs: RootfsWriter, spec: Spec) -> None:
-    for key, value in sorted(spec.linux.sysctl.items()):
+def _sysctls(w: Writer, rootfs: RootfsWriter, sysctls: tuple[tuple[str, str], ...]) -> None:
+    for key, value in sysctls:
         file = w.new_slot()
         w.call(
             "openat", rootfs.proc, w.text(f"sys/{key.replace('.', '/')}"), os.O_WRONLY | os.O_CLOEXEC, 0,

@@ -25,12 +25,12 @@ _FLAG_BITS = {
 class RootfsWriter:
     """Appends to a program; `proc` and `dev` are the slots of those mounts once they are attached."""
 
-    def __init__(self, w: Writer, root: Slot) -> None:
+    def __init__(self, w: Writer, root: Slot, *, proc: Slot | None = None, dev: Slot | None = None) -> None:
         self._w = w
         self._root = root
         self._empty = w.text("")
-        self.proc = root
-        self.dev = root
+        self.proc = proc or root
+        self.dev = dev or root
 
     def attach(self, point: str) -> None:
         """Attach the detached rootfs mount to a directory of the spawner's tiny file system."""

@@ -11,9 +11,11 @@ import ctypes
 import os
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.program import (
+    EXPECTED,
     FAILURE,
     HEADER,
     MAGIC,
@@ -31,14 +33,8 @@ _syscall.restype = ctypes.c_long
 _syscall.argtypes = [ctypes.c_long] * 7
 
 
-@dataclass(frozen=True)
-class _Call:
-    number: int
-    save: int
-    skip: int
-    arguments: list[int]
-    slots: tuple[tuple[int, int], ...]
-    tolerated: dict[int, int]
+_Call = tuple[int, int, int, list[int], tuple[tuple[int, int], ...], dict[int, int]]
+"""number, save slot, skip, arguments, (place, slot) of arguments that are slots, {errno: skip}"""
 
 
 class LoadedProgram:
@@ -62,13 +58,24 @@ class LoadedProgram:
         self.calls = [_decode(fields, base) for fields in OPERATION.iter_unpack(table)]
 
 
-def _decode(fields: tuple[int, ...], base: int) -> _Call:
-    number, save, skip = fields[0:3]
-    kinds, values, tolerated = fields[3:9], fields[10:16], fields[16:22]
-    arguments = [base + value if kind == Kind.DATA else value for kind, value in zip(kinds, values, strict=True)]
-    slots = tuple((place, values[place]) for place in range(6) if kinds[place] == Kind.SLOT)
-    expected = {errno: over for errno, over in zip(tolerated[::2], tolerated[1::2], strict=True) if errno}
-    return _Call(number, save, skip, arguments, slots, expected)
+_NO_KINDS, _NOTHING_EXPECTED = bytes(6), bytes(EXPECTED.size)
+_NONE: dict[int, int] = {}
+
+
+def _decode(fields: tuple[Any, ...], base: int) -> _Call:
+    number, save, skip, kinds, _, *arguments, expected = fields
+    slots: tuple[tuple[int, int], ...] = ()
+    if kinds != _NO_KINDS:
+        for place, kind in enumerate(kinds):
+            if kind == Kind.DATA:
+                arguments[place] += base
+            elif kind == Kind.SLOT:
+                slots += ((place, arguments[place]),)
+    tolerated = _NONE
+    if expected != _NOTHING_EXPECTED:
+        flat = EXPECTED.unpack(expected)
+        tolerated = {errno: over for errno, over in zip(flat[::2], flat[1::2], strict=True) if errno}
+    return number, save, skip, arguments, slots, tolerated
 
 
 @dataclass(frozen=True)
@@ -117,21 +124,20 @@ def clone(program: LoadedProgram, descriptors: list[int]) -> Child:
 
 def _run(calls: list[_Call], slots: list[int]) -> tuple[int, int]:
     """Make the calls; return (index, errno) of the first that failed. A program that succeeds never comes back."""
-    get_errno = ctypes.get_errno
+    get_errno, syscall = ctypes.get_errno, _syscall
     at, end = 0, len(calls)
     while at < end:
-        call = calls[at]
-        arguments = call.arguments
-        for place, slot in call.slots:
+        number, save, skip, arguments, places, tolerated = calls[at]
+        for place, slot in places:
             arguments[place] = slots[slot]
-        result = _syscall(call.number, *arguments)
+        result = syscall(number, *arguments)
         if result >= 0:
-            if call.save != NO_SLOT:
-                slots[call.save] = result
-            at += 1 + call.skip
+            if save != NO_SLOT:
+                slots[save] = result
+            at += 1 + skip
             continue
         errno = get_errno()
-        if errno not in call.tolerated:
+        if errno not in tolerated:
             return at, errno
-        at += 1 + call.tolerated[errno]
+        at += 1 + tolerated[errno]
     return end, 0

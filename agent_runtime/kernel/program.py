@@ -9,7 +9,8 @@ operations, one block of data, and a table of the places in that block which hol
              3 x (u16 errno, u16 skip): an errno that is expected, and how many operations to skip then
     pointer  u32 where in the data, u32 to where in the data
 
-Descriptors live in slots: first those handed over by the daemon, in order, then those that operations save.
+Descriptors live in slots: those handed over by the daemon from 0 on, those that operations save from
+`FIRST_SAVED_SLOT` on.
 """
 
 import os
@@ -17,14 +18,18 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from pyswarm.agent_runtime.kernel.numbers import SYS
 
 MAGIC = 0x53575047
 VERSION = 1
 NO_SLOT = 0xFFFF
+FIRST_SAVED_SLOT = 256
+"""Above the number of descriptors that one message can carry."""
 HEADER = struct.Struct("=7I")
-OPERATION = struct.Struct("=iHH6BH6q6H")
+OPERATION = struct.Struct("=iHH6sH6q12s")
+EXPECTED = struct.Struct("=6H")
 POINTER = struct.Struct("=II")
 FAILURE = struct.Struct("=II")
 """What a child that fails reports: index of the operation, errno."""
@@ -55,16 +60,12 @@ class Slot:
 Argument = int | Data | Slot
 
 
-@dataclass(frozen=True)
-class Operation:
-    """One system call. `label` tells people what it was for when it fails."""
+class Operation(NamedTuple):
+    """One system call, encoded. `label` tells people what it was for when it fails."""
 
     call: str
-    arguments: tuple[Argument, ...]
     label: str
-    save: int = NO_SLOT
-    skip: int = 0
-    tolerated: tuple[tuple[int, int], ...] = ()
+    encoded: bytes
 
 
 @dataclass(frozen=True)
@@ -85,35 +86,53 @@ class Program:
         head = HEADER.pack(
             MAGIC, VERSION, len(self.operations), len(self.pointers), len(self.data), self.slot_count, self.clone_flags
         )
-        body = [_encode(operation) for operation in self.operations]
+        body = [operation.encoded for operation in self.operations]
         relocations = [POINTER.pack(*pair) for pair in self.pointers]
         return b"".join([head, *body, *relocations, self.data])
 
 
-def _encode(operation: Operation) -> bytes:
-    kinds, values = [Kind.NUMBER] * 6, [0] * 6
-    for place, argument in enumerate(operation.arguments):
-        if isinstance(argument, Data):
-            kinds[place], values[place] = Kind.DATA, argument.offset
-        elif isinstance(argument, Slot):
-            kinds[place], values[place] = Kind.SLOT, argument.index
-        else:
+_NO_KINDS, _NOTHING_EXPECTED = bytes(6), bytes(EXPECTED.size)
+
+
+def _encode(
+    call: str, arguments: tuple[Argument, ...], save: int, skip: int, tolerated: tuple[tuple[int, int], ...]
+) -> bytes:
+    kinds, values = _NO_KINDS, [0, 0, 0, 0, 0, 0]
+    for place, argument in enumerate(arguments):
+        if isinstance(argument, int):
             values[place] = argument
-    tolerated = [*operation.tolerated, (0, 0), (0, 0), (0, 0)][:3]
-    flat = [number for pair in tolerated for number in pair]
-    return OPERATION.pack(SYS[operation.call], operation.save, operation.skip, *kinds, 0, *values, *flat)
+        else:
+            kind, value = (Kind.DATA, argument.offset) if isinstance(argument, Data) else (Kind.SLOT, argument.index)
+            kinds = kinds[:place] + bytes([kind]) + kinds[place + 1 :]
+            values[place] = value
+    expected = _NOTHING_EXPECTED
+    if tolerated:
+        flat = [number for pair in tolerated for number in pair]
+        expected = EXPECTED.pack(*flat, *[0] * (6 - len(flat)))
+    return OPERATION.pack(SYS[call], save, skip, kinds, 0, *values, expected)
 
 
 class Writer:
     """Builds a Program: hands out slots, lays out data, appends operations."""
 
-    def __init__(self, handed_over: int) -> None:
+    def __init__(self) -> None:
         self._operations: list[Operation] = []
         self._data = bytearray()
         self._pointers: list[tuple[int, int]] = []
         self._known: dict[bytes, Data] = {}
-        self._slots = handed_over
+        self._slots = FIRST_SAVED_SLOT
         self.clone_flags = 0
+
+    def copy(self) -> "Writer":
+        """Return a writer that goes on from here, so that a common beginning is written once."""
+        other = Writer()
+        other._operations = list(self._operations)
+        other._data = bytearray(self._data)
+        other._pointers = list(self._pointers)
+        other._known = dict(self._known)
+        other._slots = self._slots
+        other.clone_flags = self.clone_flags
+        return other
 
     def new_slot(self) -> Slot:
         self._slots += 1
@@ -156,7 +175,7 @@ class Writer:
         (errno, skip) pairs that are no failure."""
         assert len(tolerated) <= 3
         slot = NO_SLOT if save is None else save.index
-        self._operations.append(Operation(name, arguments, label, slot, skip, tolerated))
+        self._operations.append(Operation(name, label, _encode(name, arguments, slot, skip, tolerated)))
 
     def finish(self) -> Program:
         return Program(self.clone_flags, tuple(self._operations), bytes(self._data), tuple(self._pointers), self._slots)

@@ -161,8 +161,8 @@ class RuntimeHost:
     async def close(self) -> None:
         """Remove every container, stop everything, and fail if anything of this host is left."""
         if self.daemon is not None and self.daemon.poll() is None:
-            for container in (await self.stub.ListContainers(pb.ListContainersRequest())).containers:
-                await self.remove(container.id, force=True)
+            listed = (await self.stub.ListContainers(pb.ListContainersRequest())).containers
+            await asyncio.gather(*(self.remove(container.id, force=True) for container in listed))
         if self._channel is not None:
             await self._channel.close()
         left = self._left_behind()
