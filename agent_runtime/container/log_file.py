@@ -93,6 +93,8 @@ class ContainerLog:
                     for line in ready:
                         yield line
                 await asyncio.sleep(0)  # a long log must not keep the others waiting
+            if not follow:
+                history.extend(line for line in joiner.rest() if line.timestamp >= since)
             for line in history:
                 yield line
             history.clear()
@@ -107,10 +109,9 @@ class ContainerLog:
                     if ended:
                         break
                     await event.wait()
-            if tail != 0 or follow:
-                for line in joiner.rest():
-                    if line.timestamp >= since:
-                        yield line
+            for line in joiner.rest():
+                if line.timestamp >= since:
+                    yield line
             cursor.close()
         finally:
             self._followers.discard(event)

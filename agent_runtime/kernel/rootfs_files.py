@@ -24,13 +24,15 @@ def read_file(root: int, path: str) -> str:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
             return ""
         raise
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             return ""
         if facts.st_size > LARGEST_READ_BYTES:
             raise OSError(errno.EFBIG, f"{path} in the image is larger than {LARGEST_READ_BYTES} bytes")
-        return file.read().decode("utf-8", "replace")
+        return os.read(descriptor, facts.st_size).decode("utf-8", "replace")
+    finally:
+        os.close(descriptor)
 
 
 def write_file(root: int, path: str, content: str) -> None:
