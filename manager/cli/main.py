@@ -57,6 +57,7 @@ class _Root(LazyGroup):
 
 
 @click.group(
+    "pyswarm",
     cls=_Root,
     lazy=_ALL,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},

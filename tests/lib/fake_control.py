@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,29 +228,28 @@ class FakeLogs(logs_pb2_grpc.LogsServicer):
 @contextlib.contextmanager
 def serving(path: Path, *add_servicers: Callable[[Any], None]) -> Iterator[None]:
     """Serve on a unix socket from a thread with a loop of its own, as long as the context lasts."""
-    loop = asyncio.new_event_loop()
-    started: Future[None] = Future()
-    stop = asyncio.Event()
+    started: Future[Callable[[], object]] = Future()
 
     async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
         try:
             server = await serve_unix(path, add_servicers)
         except BaseException as error:
             started.set_exception(error)
             raise
-        started.set_result(None)
+        started.set_result(partial(loop.call_soon_threadsafe, stop.set))
         await stop.wait()
         await server.stop(None)
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
-    started.result(20)
+    stop = started.result(20)
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        stop()
         thread.join(20)
-        loop.close()
         path.unlink(missing_ok=True)
 
 

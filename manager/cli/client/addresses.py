@@ -53,14 +53,22 @@ def advertise_address(wanted: str, addresses: Sequence[InterfaceAddress]) -> str
 
 def with_port(address: str, default_port: int = API_PORT) -> str:
     """Return `address` with a port, the default one when it has none. Raises InvalidArgument."""
+    if _is_ipv6(address.strip("[]")):
+        return f"[{address.strip('[]')}]:{default_port}"
     host, colon, port = address.rpartition(":")
-    if not colon or address.endswith("]") or (":" in host and not host.startswith("[")):
+    if not colon:
         host, port = address, str(default_port)
-    if not host.strip("[]") or not port.isascii() or not port.isdigit() or not 1 <= int(port[:6]) <= 65535:
+    is_port = port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535
+    if not is_port or not host or (":" in host and not _is_ipv6(host.strip("[]"))):
         raise InvalidArgument(f'"{address}" is not an address', remedy="Write HOST or HOST:PORT.")
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
     return f"{host}:{port}"
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def listen_address(wanted: str) -> str:

@@ -42,7 +42,8 @@ def news(before: Progress | None, now: Progress) -> list[str]:
             errors.add(slot.error)
             lines.append(f"{now.name}.{slot.name}: {slot.error}")
     if now.outcome is Outcome.CONVERGED:
-        lines.append(f"verify: {now.note}")
+        is_news = before is None or before.outcome is not Outcome.CONVERGED
+        lines += [f"verify: {now.note}"] if is_news else []
     elif now.outcome is Outcome.WORKING and now.note and not _same_note(before, now):
         lines.append(f"{now.name}: {now.note}")
     return lines
