@@ -1,6 +1,6 @@
 """Open channels, and turn the statuses of calls back into the `SwarmError`s the server meant."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,11 +91,31 @@ class _UnaryStream(_Translating, grpc.aio.UnaryStreamClientInterceptor):  # type
             call.cancel()
 
 
+class _Answered:
+    """A call that has its response: gRPC wraps a bare one for unary requests, but not for streamed ones."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        yield from ()
+        return self._response
+
+    def cancel(self) -> bool:
+        return False
+
+    def cancelled(self) -> bool:
+        return False
+
+    def done(self) -> bool:
+        return True
+
+
 class _StreamUnary(_Translating, grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[misc, unused-ignore]
     async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
         call = await continuation(details, requests)
         try:
-            return await call
+            return _Answered(await call)
         except grpc.aio.AioRpcError as error:
             raise translate(error, self.address) from error
 
