@@ -19,7 +19,6 @@ from pyswarm.manager.store.changes import Create, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Store
 from pyswarm.manager.store.writer import Writer
-from pyswarm.manager.supervisor import tell_supervisor
 from pyswarm.proto.backoff import Backoff
 from pyswarm.proto.clock import SYSTEM_CLOCK
 from pyswarm.proto.entropy import SYSTEM_ENTROPY
@@ -31,6 +30,7 @@ from pyswarm.proto.rpc.client import open_channel
 from pyswarm.proto.rpc.forward import LeaderForwarder
 from pyswarm.proto.rpc.server import AddServicer, Door, Gate, add_secure_port, build_server, serve_unix
 from pyswarm.proto.rpc.tls import bootstrap_credentials, channel_credentials, raft_ssl_contexts, server_credentials
+from pyswarm.proto.supervisor_client import tell_supervisor
 from pyswarm.proto.v1 import ca_pb2_grpc, control_pb2_grpc, dispatcher_pb2_grpc, logs_pb2_grpc, raft_pb2, raft_pb2_grpc
 
 log = get_logger(__name__)

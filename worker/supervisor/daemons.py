@@ -29,7 +29,7 @@ MODULES = {
 
 
 class Daemon:
-    """`start` begins keeping it running, `stop` ends both. The process survives this object and is adopted by the next."""
+    """`start` begins keeping it running, `stop` ends both. The process outlives this object: the next one adopts it."""
 
     def __init__(self, name: str, paths: NodePaths) -> None:
         self.name = name

@@ -1,0 +1,50 @@
+"""From a task to the container that runs it (pure)."""
+
+from pyswarm.proto.codec.messages import to_message
+from pyswarm.proto.v1 import runtime_pb2 as pb
+from pyswarm.proto.v1 import types_pb2
+from pyswarm.worker.agent.journal import Accepted
+
+
+def container_config(accepted: Accepted, *, node_id: str, namespace: str) -> pb.ContainerConfig:
+    """Return the runtime's configuration for a task that joins the network namespace at `namespace`."""
+    spec, task = accepted.spec.container_spec, accepted.task
+    limits = accepted.spec.resources.limits
+    labels = {
+        **spec.labels,
+        "pyswarm.task": task.id,
+        "pyswarm.task.name": task_name(accepted),
+        "pyswarm.service": task.service_id,
+        "pyswarm.service.name": accepted.service_name,
+        "pyswarm.node": node_id,
+    }
+    return pb.ContainerConfig(
+        image=spec.image,
+        entrypoint=spec.command,
+        args=spec.args,
+        env=spec.env,
+        dir=spec.dir,
+        user=spec.user,
+        hostname=spec.hostname or task.id[:12],
+        labels=labels,
+        mounts=[to_message(mount, types_pb2.Mount) for mount in spec.mounts],
+        capability_add=spec.capability_add,
+        capability_drop=spec.capability_drop,
+        read_only=spec.read_only,
+        init=spec.init,
+        limits=to_message(limits, types_pb2.Resources),
+        network_namespace=namespace,
+        stop_signal=spec.stop_signal,
+        stop_grace_period_seconds=spec.stop_grace_period_seconds,
+    )
+
+
+def task_name(accepted: Accepted) -> str:
+    """Return `service.slot.task`, or with the node instead of the slot for a global service (SwarmKit api/naming)."""
+    task = accepted.task
+    return f"{accepted.service_name}.{task.slot or task.node_id}.{task.id}"
+
+
+def published_ports(accepted: Accepted) -> list[tuple[str, int, int]]:
+    """Return (protocol, published, target) of each published port."""
+    return [(p.protocol, p.published_port, p.target_port) for p in accepted.ports if p.published_port]

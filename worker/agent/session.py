@@ -1,0 +1,165 @@
+"""The agent's connection to the managers: one session at a time, opened again whenever it ends.
+
+Within a session: heartbeats at the period the managers name, the assignment stream, and reports. Whatever fails ends the
+session; the next one begins with all statuses and a COMPLETE set, so nothing depends on what was lost.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import grpc.aio
+
+from pyswarm.proto.backoff import Backoff
+from pyswarm.proto.codec.messages import from_message, to_message
+from pyswarm.proto.entropy import Entropy
+from pyswarm.proto.errors import NotLeader, SwarmError, Unavailable
+from pyswarm.proto.log import get_logger
+from pyswarm.proto.model.objects import NodeDescription, Task, TaskStatus
+from pyswarm.proto.model.spec import PortConfig, TaskSpec
+from pyswarm.proto.rpc.client import ManagerPool
+from pyswarm.proto.v1 import dispatcher_pb2 as pb
+from pyswarm.proto.v1 import dispatcher_pb2_grpc, types_pb2
+from pyswarm.worker.agent.agent import Agent
+from pyswarm.worker.agent.journal import Accepted
+from pyswarm.worker.agent.reporter import Reporter
+
+log = get_logger(__name__)
+
+BACKOFF = Backoff(first_seconds=0.1, cap_seconds=2.0)
+FIRST_MESSAGE_SECONDS = 5.0
+RPC_SECONDS = 5.0
+
+OnMessage = Callable[[pb.SessionMessage], Awaitable[None]]
+
+
+class SessionEnded(Unavailable):
+    """The managers ended the session: a change of leader, or another session of this node."""
+
+
+class Sessions:
+    """Opens sessions until cancelled."""
+
+    def __init__(
+        self,
+        *,
+        pool: ManagerPool,
+        agent: Agent,
+        reporter: Reporter,
+        entropy: Entropy,
+        describe: Callable[[], NodeDescription],
+        addr: str,
+        on_message: OnMessage,
+    ) -> None:
+        self._pool = pool
+        self._agent = agent
+        self._reporter = reporter
+        self._entropy = entropy
+        self._describe = describe
+        self._addr = addr
+        self._on_message = on_message
+        self._session_id = ""
+
+    async def run(self) -> None:
+        attempt = 0
+        while True:
+            self._session_id = ""
+            try:
+                await self._session()
+            except* SwarmError as group:
+                error = _first(group)
+                log.warning("session ended", manager=self._pool.address, reason=error.message)
+                if isinstance(error, Unavailable | NotLeader):
+                    await self._pool.move_on()
+            except* grpc.aio.UsageError:
+                log.warning("the channel was closed under the session", manager=self._pool.address)
+            attempt = 0 if self._session_id else attempt + 1
+            await asyncio.sleep(BACKOFF.delay_seconds(attempt, self._entropy.uniform(0, 1)))
+
+    async def say_goodbye(self) -> None:
+        """Tell the managers that this node leaves. Raises SwarmError when they cannot be told."""
+        stub = dispatcher_pb2_grpc.DispatcherStub(self._pool.channel())
+        await stub.Leave(pb.LeaveRequest(session_id=self._session_id), timeout=RPC_SECONDS)
+
+    async def _session(self) -> None:
+        """Open a session and live in it; always ends by raising."""
+        stub = dispatcher_pb2_grpc.DispatcherStub(self._pool.channel())
+        request = pb.SessionRequest(
+            description=to_message(self._describe(), types_pb2.NodeDescription), addr=self._addr
+        )
+        messages = stub.Session(request).__aiter__()
+        try:
+            async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+                first: pb.SessionMessage = await anext(messages)
+        except (TimeoutError, StopAsyncIteration) as error:
+            raise SessionEnded("the manager did not open a session") from error
+        self._session_id = first.session_id
+        log.info("session open", session=first.session_id, manager=self._pool.address)
+        await self._on_message(first)
+        self._reporter.give_back(self._agent.statuses())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._heartbeats(stub, first), name="heartbeats")
+            group.create_task(self._assignments(stub), name="assignments")
+            group.create_task(self._reports(stub), name="reports")
+            async for message in messages:
+                await self._on_message(message)
+            raise SessionEnded("the manager ended the session")
+
+    async def _heartbeats(self, stub: dispatcher_pb2_grpc.DispatcherAsyncStub, first: pb.SessionMessage) -> None:
+        period = first.heartbeat_period_seconds
+        while True:
+            await asyncio.sleep(period)
+            answer = await stub.Heartbeat(pb.HeartbeatRequest(session_id=self._session_id), timeout=max(2.0, period))
+            period = answer.period_seconds or period
+
+    async def _assignments(self, stub: dispatcher_pb2_grpc.DispatcherAsyncStub) -> None:
+        sequence = 0
+        async for message in stub.Assignments(pb.AssignmentsRequest(session_id=self._session_id)):
+            assignments = [_accepted(update) for update in message.update]
+            if message.type == pb.AssignmentsMessage.COMPLETE:
+                self._agent.assign_all(assignments)
+            elif message.applies_to != sequence:
+                raise SessionEnded(f"assignments have a gap: {message.applies_to} follows {sequence}")
+            else:
+                for assignment in assignments:
+                    self._agent.assign(assignment)
+                for task_id in message.remove_task_ids:
+                    self._agent.forget(task_id)
+            sequence = message.results_in
+        raise SessionEnded("the manager ended the assignments")
+
+    async def _reports(self, stub: dispatcher_pb2_grpc.DispatcherAsyncStub) -> None:
+        while True:
+            taken = await self._reporter.take()
+            try:
+                await stub.UpdateTaskStatus(_reports_message(self._session_id, taken), timeout=RPC_SECONDS)
+            except BaseException:
+                self._reporter.give_back(taken)
+                raise
+
+
+def _accepted(update: pb.TaskAssignment) -> Accepted:
+    task = from_message(update.task, Task)
+    return Accepted(
+        task=task,
+        spec=from_message(update.spec, TaskSpec),
+        ports=tuple(from_message(port, PortConfig) for port in update.ports),
+        service_name=update.service_name,
+        status=task.status,
+    )
+
+
+def _reports_message(session_id: str, taken: dict[str, TaskStatus]) -> pb.UpdateTaskStatusRequest:
+    reports = [
+        pb.TaskStatusReport(task_id=task_id, status=to_message(status, types_pb2.TaskStatus))
+        for task_id, status in sorted(taken.items())
+    ]
+    return pb.UpdateTaskStatusRequest(session_id=session_id, reports=reports)
+
+
+def _first(group: BaseExceptionGroup[SwarmError]) -> SwarmError:
+    """Return one plain error of a group, however deep."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, SwarmError)
+    return error

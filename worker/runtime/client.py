@@ -1,0 +1,60 @@
+"""The runtime over gRPC: `RuntimePort` on agent_runtime's unix socket. Reconnects by itself."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from pyswarm.proto.rpc.client import open_unix_channel
+from pyswarm.proto.v1 import runtime_pb2 as pb
+from pyswarm.proto.v1 import runtime_pb2_grpc
+
+CREATE_SECONDS = 60.0
+STOP_MARGIN_SECONDS = 30.0
+"""Given to a stop on top of the grace period: for SIGKILL and cleaning up."""
+
+
+class RuntimeClient:
+    """Implements `RuntimePort`. Make it inside the event loop; close it at the end."""
+
+    def __init__(self, socket: Path) -> None:
+        self._channel = open_unix_channel(socket)
+        self._stub = runtime_pb2_grpc.RuntimeStub(self._channel)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def version(self) -> pb.RuntimeVersion:
+        return await self._stub.GetVersion(pb.GetVersionRequest())
+
+    async def pull(self, reference: str) -> AsyncIterator[pb.PullProgress]:
+        async for progress in self._stub.PullImage(pb.PullImageRequest(reference=reference)):
+            yield progress
+
+    async def images(self) -> list[pb.Image]:
+        return list((await self._stub.ListImages(pb.ListImagesRequest())).images)
+
+    async def create(self, container_id: str, config: pb.ContainerConfig) -> pb.Container:
+        request = pb.CreateContainerRequest(id=container_id, config=config)
+        return await self._stub.CreateContainer(request, timeout=CREATE_SECONDS)
+
+    async def start(self, container_id: str) -> pb.Container:
+        return await self._stub.StartContainer(pb.ContainerId(id=container_id), timeout=CREATE_SECONDS)
+
+    async def stop(self, container_id: str, *, grace_seconds: float) -> pb.Container:
+        request = pb.StopContainerRequest(id=container_id, grace_seconds=grace_seconds)
+        return await self._stub.StopContainer(request, timeout=grace_seconds + STOP_MARGIN_SECONDS)
+
+    async def remove(self, container_id: str, *, force: bool = False) -> None:
+        request = pb.RemoveContainerRequest(id=container_id, force=force)
+        await self._stub.RemoveContainer(request, timeout=STOP_MARGIN_SECONDS)
+
+    async def containers(self) -> list[pb.Container]:
+        return list((await self._stub.ListContainers(pb.ListContainersRequest())).containers)
+
+    async def watch(self) -> AsyncIterator[pb.Container]:
+        async for container in self._stub.WatchContainers(pb.WatchContainersRequest()):
+            yield container
+
+    async def logs(self, container_id: str, *, follow: bool, tail: int, since: float) -> AsyncIterator[pb.LogRecord]:
+        request = pb.ReadLogsRequest(id=container_id, follow=follow, tail=tail, since=since)
+        async for record in self._stub.ReadLogs(request):
+            yield record
