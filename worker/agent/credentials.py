@@ -84,6 +84,6 @@ class Credentials:
 
 
 async def _renewed(
-    stub: ca_pb2_grpc.CAAsyncStub, request: ca_pb2.RenewNodeCertificateRequest
+    stub: "ca_pb2_grpc.CAAsyncStub", request: ca_pb2.RenewNodeCertificateRequest
 ) -> ca_pb2.RenewNodeCertificateResponse:
     return await stub.RenewNodeCertificate(request)

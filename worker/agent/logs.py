@@ -50,7 +50,7 @@ class LogPublisher:
                     for task in tasks:
                         task.cancel()
 
-    async def _serve(self, stub: logs_pb2_grpc.LogBrokerAsyncStub, order: pb.LogSubscription) -> None:
+    async def _serve(self, stub: "logs_pb2_grpc.LogBrokerAsyncStub", order: pb.LogSubscription) -> None:
         try:
             await stub.PublishLogs(self._messages(order))
         except NotFound:

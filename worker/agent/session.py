@@ -104,14 +104,14 @@ class Sessions:
                 await self._on_message(message)
             raise SessionEnded("the manager ended the session")
 
-    async def _heartbeats(self, stub: dispatcher_pb2_grpc.DispatcherAsyncStub, first: pb.SessionMessage) -> None:
+    async def _heartbeats(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub", first: pb.SessionMessage) -> None:
         period = first.heartbeat_period_seconds
         while True:
             await asyncio.sleep(period)
             answer = await stub.Heartbeat(pb.HeartbeatRequest(session_id=self._session_id), timeout=max(2.0, period))
             period = answer.period_seconds or period
 
-    async def _assignments(self, stub: dispatcher_pb2_grpc.DispatcherAsyncStub) -> None:
+    async def _assignments(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub") -> None:
         sequence = 0
         async for message in stub.Assignments(pb.AssignmentsRequest(session_id=self._session_id)):
             assignments = [_accepted(update) for update in message.update]
@@ -127,7 +127,7 @@ class Sessions:
             sequence = message.results_in
         raise SessionEnded("the manager ended the assignments")
 
-    async def _reports(self, stub: dispatcher_pb2_grpc.DispatcherAsyncStub) -> None:
+    async def _reports(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub") -> None:
         while True:
             taken = await self._reporter.take()
             try:
