@@ -8,7 +8,8 @@ handled as soon as it is known, whoever is waiting. What survives us is on disk 
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 from pyswarm.agent_runtime.bundle import build
 from pyswarm.agent_runtime.bundle.compile import explain_failure
@@ -29,6 +30,8 @@ from pyswarm.proto.log import get_logger
 from pyswarm.proto.v1 import runtime_pb2 as pb
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 START_SECONDS = 60.0
 """How long a container may take from clone to execve before it is given up."""
@@ -59,6 +62,7 @@ class Containers:
         self._tasks = tasks
         self._entries: dict[str, Entry] = {}
         self._watchers = Watchers()
+        self._operations: set[asyncio.Task[None]] = set()
 
     # Reading
 
@@ -91,6 +95,25 @@ class Containers:
         if entry is None:
             raise _not_found(container_id)
         return entry
+
+    async def _carry_out(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Run an operation to its end even when the caller goes away: half of one would leave things behind."""
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        # Nobody may be left to look at it.
+        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+        async def run() -> None:
+            try:
+                outcome.set_result(await operation)
+            except Exception as error:  # noqa: BLE001 - handed to the caller
+                outcome.set_exception(error)
+            finally:
+                outcome.cancel()  # does nothing once it is set
+                self._operations.discard(task)
+
+        task = self._tasks.create_task(run())
+        self._operations.add(task)
+        return await asyncio.shield(outcome)
 
     # Creating and starting
 
@@ -134,14 +157,16 @@ class Containers:
         A container that cannot be started is stopped for good, with the reason in `error`; the same reason is
         raised as FailedPrecondition.
         """
-        entry = self._entry(container_id)
+        return await self._carry_out(self._start_in_turn(self._entry(container_id)))
+
+    async def _start_in_turn(self, entry: Entry) -> pb.Container:
         async with entry.turn:
             self._check_present(entry)
             if entry.record.state == pb.CREATED:
                 await self._start(entry)
             elif entry.record.state == pb.STOPPED:
                 raise FailedPrecondition(
-                    f"container {container_id} has run already", remedy="Create a new one: containers run once."
+                    f"container {entry.record.id} has run already", remedy="Create a new one: containers run once."
                 )
             return entry.record.to_message()
 
@@ -236,7 +261,9 @@ class Containers:
 
     async def stop(self, container_id: str, grace_seconds: float | None) -> pb.Container:
         """Ask it to stop, kill it after the grace period (None = its own), return when it is stopped."""
-        entry = self._entry(container_id)
+        return await self._carry_out(self._stop_in_turn(self._entry(container_id), grace_seconds))
+
+    async def _stop_in_turn(self, entry: Entry, grace_seconds: float | None) -> pb.Container:
         async with entry.turn:
             if entry.record.state == pb.CONTAINER_RUNNING:
                 grace = entry.record.grace_seconds if grace_seconds is None else grace_seconds
@@ -279,7 +306,10 @@ class Containers:
 
     async def remove(self, container_id: str, *, force: bool) -> None:
         """Remove a container and everything of it. A running one is killed with `force`, refused without."""
-        entry = self._entry(container_id)
+        await self._carry_out(self._remove_in_turn(self._entry(container_id), force))
+
+    async def _remove_in_turn(self, entry: Entry, force: bool) -> None:
+        container_id = entry.record.id
         async with entry.turn:
             self._check_present(entry)
             if entry.record.state == pb.CONTAINER_RUNNING:
@@ -357,7 +387,9 @@ class Containers:
         self._exits.watch(entry.pidfd, lambda status: self._on_exit(container_id, status))
 
     def close(self) -> None:
-        """Let go of all containers; they go on."""
+        """Let go of all containers; they go on. What is under way is cut short: the next daemon cleans up."""
+        for operation in self._operations:
+            operation.cancel()
         for entry in self._entries.values():
             entry.abandon()
 

@@ -82,8 +82,8 @@ class ContainerLog:
         later one until the container has ended."""
         event = asyncio.Event()
         self._followers.add(event)
+        cursor, joiner = _Cursor(self), Joiner()
         try:
-            cursor, joiner = _Cursor(self), Joiner()
             history: deque[Line] = deque(maxlen=tail if tail >= 0 else None)
             while lines := cursor.next_lines():
                 ready = [whole for line in lines if (whole := joiner.join(line)) and whole.timestamp >= since]
@@ -112,9 +112,9 @@ class ContainerLog:
             for line in joiner.rest():
                 if line.timestamp >= since:
                     yield line
-            cursor.close()
         finally:
             self._followers.discard(event)
+            cursor.close()
 
 
 class _Cursor:
@@ -163,6 +163,3 @@ class _Cursor:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-    def __del__(self) -> None:
-        self.close()

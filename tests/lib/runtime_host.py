@@ -31,11 +31,13 @@ _GONE_SECONDS = 10.0
 class RuntimeHost:
     """One root directory, one cgroup parent, and the daemon on them."""
 
-    def __init__(self, layer: Path) -> None:
+    def __init__(self, layer: Path, *, prefix: tuple[str, ...] = ()) -> None:
+        """`prefix`: a command that runs the daemon's, such as `unshare` with its options."""
         # Not pytest's directory: a unix socket's path has at most 107 characters.
         self.root = Path(tempfile.mkdtemp(prefix="pyswarm-rt-"))
         self.paths = NodePaths(self.root)
         self.layer = layer
+        self.prefix = prefix
         self.cgroup_parent = f"pyswarm-test-{os.path.basename(self.root)}"
         self.cgroups = Cgroups(cgroup_layout.detect(), self.cgroup_parent)
         self.paths.config_file.parent.mkdir(parents=True)
@@ -48,7 +50,7 @@ class RuntimeHost:
         self.paths.logs.mkdir(parents=True, exist_ok=True)
         with (self.paths.logs / "runtime.log").open("ab") as output:
             self.daemon = subprocess.Popen(  # noqa: ASYNC220 - kept across event loops
-                [sys.executable, runtime_process.__file__, str(self.root), str(self.layer)],
+                [*self.prefix, sys.executable, runtime_process.__file__, str(self.root), str(self.layer)],
                 stderr=output,
                 start_new_session=True,
             )
@@ -167,7 +169,8 @@ class RuntimeHost:
             await self._channel.close()
         left = self._left_behind()
         if self.daemon is not None and self.daemon.poll() is None:
-            await self.kill_daemon(signal.SIGTERM)
+            # `unshare` itself does not listen to SIGTERM.
+            await self.kill_daemon(signal.SIGKILL if self.prefix else signal.SIGTERM)
         if (spawner := self.spawner_pid()) is not None:
             await self.gone(spawner)  # without containers and daemon it ends by itself
         left += [" ".join(words) for _, words in _command_lines() if any(str(self.root) in word for word in words)]
@@ -198,8 +201,8 @@ def _command_lines() -> list[tuple[int, list[str]]]:
 
 
 @asynccontextmanager
-async def runtime_host(layer: Path) -> AsyncIterator[RuntimeHost]:
-    host = RuntimeHost(layer)
+async def runtime_host(layer: Path, *, prefix: tuple[str, ...] = ()) -> AsyncIterator[RuntimeHost]:
+    host = RuntimeHost(layer, prefix=prefix)
     try:
         await host.start_daemon()
         yield host

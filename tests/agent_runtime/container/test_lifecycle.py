@@ -185,3 +185,29 @@ async def test_the_daemon_tells_what_the_node_can_give(host: RuntimeHost) -> Non
     assert version.cgroup_version in ("v1", "v2", "hybrid")
     assert version.capacity.nano_cpus >= 1_000_000_000
     assert version.capacity.memory_bytes > 1 << 28
+
+
+async def test_a_caller_that_goes_away_leaves_nothing_half_done(host: RuntimeHost) -> None:
+    for number in range(12):
+        name = f"left{number}"
+        await host.create(name, "sleep", "1000")
+        call = host.stub.StartContainer(pb.ContainerId(id=name))
+        starting = asyncio.ensure_future(call)
+        done, _ = await asyncio.wait([starting], timeout=0.001 * number)
+        if not done:
+            starting.cancel()
+    # Waiting for one's turn is waiting for the start to be over.
+    for number in range(12):
+        container = await host.stub.StartContainer(pb.ContainerId(id=f"left{number}"))
+        assert container.state == pb.CONTAINER_RUNNING
+    removing = [asyncio.ensure_future(host.remove(f"left{number}", force=True)) for number in range(12)]
+    await asyncio.wait(removing, timeout=0.01)
+    for call in removing:
+        call.cancel()
+    for number in range(12):
+        try:
+            await host.remove(f"left{number}", force=True)
+        except NotFound:
+            continue
+    assert not (await host.stub.ListContainers(pb.ListContainersRequest())).containers
+    assert host.cgroups.names() == set()
