@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,7 +80,3 @@ async def _answers(settings: Settings) -> bool:
         await ask(settings, "status", timeout_seconds=5.0)
         return True
     return False
-
-
-def is_root() -> bool:
-    return os.geteuid() == 0

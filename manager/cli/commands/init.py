@@ -12,7 +12,7 @@ from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.membership import initialized
 from pyswarm.proto.model.states import Availability
 
-INIT_TIMEOUT_SECONDS = 60.0
+INIT_TIMEOUT_SECONDS = 90.0
 
 
 @click.command(help="Make this node the first manager of a new cluster.")

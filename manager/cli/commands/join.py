@@ -12,7 +12,7 @@ from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.membership import joined
 from pyswarm.proto.model.states import Availability
 
-JOIN_TIMEOUT_SECONDS = 90.0
+JOIN_TIMEOUT_SECONDS = 120.0
 
 
 @click.command(help="Join the cluster that the manager at HOST:PORT belongs to.")
