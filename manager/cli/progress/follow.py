@@ -142,12 +142,12 @@ class _Changes:
 
 async def observe(client: ControlClient, goals: Sequence[Goal], stack: str) -> dict[str, Observation]:
     """Return what the cluster says of each goal's service, by service id."""
-    if len(goals) == 1:
-        rows = await _services_or_none(client, goals[0].service_id)
-        listed = await client.tasks(service_ids=[goals[0].service_id]) if rows else None
-    else:
+    if stack:
         rows = await client.services(stack=stack)
-        listed = await client.tasks(stack=stack)
+    else:
+        rows = [row for goal in goals for row in await _service_or_none(client, goal.service_id)]
+    ids = [row.service.id for row in rows]
+    listed = await client.tasks(service_ids=ids) if ids else None
     services = {row.service.id: row for row in rows}
     tasks: dict[str, list[Task]] = {}
     for task in listed.tasks if listed else ():
@@ -161,7 +161,7 @@ async def observe(client: ControlClient, goals: Sequence[Goal], stack: str) -> d
     }
 
 
-async def _services_or_none(client: ControlClient, service_id: str) -> list[ServiceRow]:
+async def _service_or_none(client: ControlClient, service_id: str) -> list[ServiceRow]:
     try:
         return await client.services([service_id])
     except NotFound:
