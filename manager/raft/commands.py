@@ -1,0 +1,73 @@
+"""What stands in the log: how a batch of proposals and a membership change become the bytes of one entry (pure).
+
+A command is one byte that the core knows (regular, no-op, membership) and a body in our own encoding. The core
+wants to pickle bodies; it gets these functions in pickle's place (core.py), so nothing is ever unpickled.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from pyswarm.manager.raft.codec import BadMessage
+from pyswarm.manager.raft.port import Member
+
+REGULAR = 0
+NOOP = 1
+MEMBERSHIP = 3
+"""Command types of the core; 2 (its code version switch) is never used."""
+
+NOOP_COMMAND = bytes([NOOP])
+
+
+class MemberChange(Struct, frozen=True, array_like=True):
+    kind: Literal["add", "rem"]
+    member: Member
+
+
+_encoder = msgspec.msgpack.Encoder()
+_batch_decoder = msgspec.msgpack.Decoder(tuple[bytes, ...])
+_change_decoder = msgspec.msgpack.Decoder(MemberChange)
+
+
+def encode_batch(payloads: Sequence[bytes]) -> bytes:
+    """Return the body of a regular command."""
+    return _encoder.encode(payloads)
+
+
+def decode_batch(body: bytes) -> tuple[bytes, ...]:
+    """Raises BadMessage."""
+    try:
+        return _batch_decoder.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BadMessage(f"an entry of the log cannot be read: {error}") from error
+
+
+def encode_change(change: MemberChange) -> bytes:
+    """Return the body of a membership command."""
+    return _encoder.encode(change)
+
+
+def decode_change(body: bytes) -> MemberChange:
+    """Raises BadMessage."""
+    try:
+        return _change_decoder.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BadMessage(f"a membership change in the log cannot be read: {error}") from error
+
+
+def change_in(command: bytes) -> MemberChange | None:
+    """Return the membership change a command makes, if it does."""
+    return decode_change(command[1:]) if command[:1] == b"\x03" else None
+
+
+def check(command: bytes) -> None:
+    """Refuse what the core could not apply. Raises BadMessage."""
+    kind = command[0] if command else None
+    if kind == REGULAR:
+        decode_batch(command[1:])
+    elif kind == MEMBERSHIP:
+        decode_change(command[1:])
+    elif command != NOOP_COMMAND:
+        raise BadMessage(f"an entry of the log has the unknown type {kind}")
