@@ -27,11 +27,12 @@ from pyswarm.proto.errors import FailedPrecondition, NotFound
 
 @dataclass(frozen=True)
 class Prepared:
-    """A container ready to be cloned. `descriptors`: program, directory, slots; `close` them when handed over."""
+    """A container ready to be cloned. `descriptors` as `spawner_protocol` has them; `close` them when handed over."""
 
     spec: Spec
     program: Program
     descriptors: tuple[int, ...]
+    into_cgroup: bool
     opened: ExitStack
 
     def close(self) -> None:
@@ -80,7 +81,10 @@ class Preparer:
         program = compile_program(spec, handover, seccomp=self.filters.filter_for(granted), bind_is_directory=kinds)
         slots = (rootfs, *outputs, *files, *network, *trees.values())
         assert len(slots) == handover.count
-        return Prepared(spec, program, (keep(_memory_file(program.encode())), directory, *slots), opened)
+        folder_v2 = self.cgroups.birthplace(record.id)
+        birthplace = [keep(os.open(folder_v2, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))] if folder_v2 else []
+        first = (keep(_memory_file(program.encode())), directory, *birthplace)
+        return Prepared(spec, program, (*first, *slots), bool(birthplace), opened)
 
     def _overlay(self, record: Record, folder: Path) -> int:
         layers = [Path(layer) for layer in record.created.layers]

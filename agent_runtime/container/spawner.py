@@ -147,16 +147,17 @@ class Spawner:
         if message is None:
             self._hang_up()
         elif message["op"] == "start":
-            self._start(message["id"], descriptors)
+            self._start(message["id"], descriptors, into_cgroup=message["into_cgroup"])
         elif message["op"] == "release":
             self._release(message["id"])
 
-    def _start(self, container_id: str, descriptors: list[int]) -> None:
+    def _start(self, container_id: str, descriptors: list[int], *, into_cgroup: bool) -> None:
         program_file, directory, *slots = descriptors
+        cgroup = slots.pop(0) if into_cgroup else None
         outputs = slots[_FIRST_SLOT_OUTPUT]
         try:
             program = executor.LoadedProgram(_read_all(program_file))
-            child = executor.clone(program, slots)
+            child = executor.clone(program, slots, into_cgroup=cgroup)
         except (OSError, ValueError) as error:
             print(f"cannot clone {container_id}: {error}", file=sys.stderr, flush=True)
             number = error.errno if isinstance(error, OSError) and error.errno else 22
@@ -164,8 +165,9 @@ class Spawner:
             for descriptor in descriptors:
                 os.close(descriptor)
             return
-        for descriptor in (program_file, *(slot for slot in slots if slot not in outputs)):
-            os.close(descriptor)
+        for descriptor in descriptors:
+            if descriptor != directory and descriptor not in outputs:
+                os.close(descriptor)
         record: dict[str, object] = {
             "pid": child.pid,
             "start_ticks": process.start_ticks(child.pid) or 0,

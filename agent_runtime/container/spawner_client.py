@@ -133,8 +133,8 @@ class SpawnerClient:
         listener.close()
         return connection
 
-    async def start(self, container_id: str, descriptors: Sequence[int]) -> Started:
-        """Start a container: descriptors are the program, its directory, then its slots. They stay the caller's.
+    async def start(self, container_id: str, descriptors: Sequence[int], *, into_cgroup: bool) -> Started:
+        """Start a container. Descriptors as in `spawner_protocol`; they stay the caller's.
 
         Returns once it has reached execve. Raises StartFailed, or Unavailable when the spawner is gone.
         """
@@ -143,7 +143,7 @@ class SpawnerClient:
         started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self._starting[container_id] = started
         try:
-            await self._send({"op": "start", "id": container_id}, descriptors)
+            await self._send({"op": "start", "id": container_id, "into_cgroup": into_cgroup}, descriptors)
             return await started
         finally:
             self._starting.pop(container_id, None)

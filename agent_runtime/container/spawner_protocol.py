@@ -1,7 +1,8 @@
 """What daemon and spawner say to each other: one JSON object a datagram on a SEQPACKET socket, descriptors beside it.
 
     daemon -> spawner
-      {"op": "start", "id"}      descriptors: program (memfd), the container's directory, then the program's slots
+      {"op": "start", "id", "into_cgroup"}      descriptors: program (memfd), the container's directory, if
+                                                `into_cgroup` its cgroup v2 directory, then the program's slots
       {"op": "release", "id"}    the exit record and all output are in safe hands: forget the container
     spawner -> daemon
       {"event": "hello", "version", "pid", "containers": [id, ...]}      first, to every daemon that connects

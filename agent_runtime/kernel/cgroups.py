@@ -86,8 +86,13 @@ class Cgroups:
         return [top / self.parent / name for top in self.layout.hierarchies]
 
     def attach_files(self, name: str) -> list[Path]:
-        """Return the files a process writes `0` to in order to join the container's cgroup everywhere."""
-        return [folder / "cgroup.procs" for folder in self._folders(name)]
+        """Return the files a process with one thread writes `0` to in order to join the container's v1 cgroups."""
+        # Not cgroup.procs: that would take a lock which makes the machine wait for all its CPUs.
+        return [top / self.parent / name / "tasks" for top in dict.fromkeys(self.layout.v1.values())]
+
+    def birthplace(self, name: str) -> Path | None:
+        """Return the cgroup v2 directory that the container's first process is to be cloned into, if there is one."""
+        return self.layout.unified / self.parent / name if self.layout.unified else None
 
     def processes(self, name: str) -> set[int]:
         """Return the pids in the container's cgroup, as our pid namespace sees them."""

@@ -170,7 +170,7 @@ class RuntimeHost:
         left = self._left_behind()
         if self.daemon is not None and self.daemon.poll() is None:
             # `unshare` itself does not listen to SIGTERM.
-            await self.kill_daemon(signal.SIGKILL if self.prefix else signal.SIGTERM)
+            await self.kill_daemon(signal.SIGKILL if self.prefix[:1] == ("unshare",) else signal.SIGTERM)
         if (spawner := self.spawner_pid()) is not None:
             await self.gone(spawner)  # without containers and daemon it ends by itself
         left += [" ".join(words) for _, words in _command_lines() if any(str(self.root) in word for word in words)]

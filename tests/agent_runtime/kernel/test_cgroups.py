@@ -132,7 +132,7 @@ def test_v2_limits_are_written_to_the_containers_own_directory(v2: Cgroups) -> N
     assert (folder / "memory.swap.max").read_text() == "0"
     assert (folder / "pids.max").read_text() == "10"
     assert (folder / "cpu.max").read_text() == "150000 100000"
-    assert v2.attach_files("box") == [folder / "cgroup.procs"]
+    assert (v2.attach_files("box"), v2.birthplace("box")) == ([], folder)
 
 
 def test_v2_kernels_without_swap_accounting_are_fine(v2: Cgroups) -> None:
@@ -171,8 +171,8 @@ def test_on_this_machine_a_cgroup_is_made_joined_frozen_killed_and_removed() -> 
         cgroups.create("box", Limits(memory_bytes=32 * MIB))  # again: what was left behind is taken over
         assert cgroups.names() == {"box"}
         process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-        for path in cgroups.attach_files("box"):
-            path.write_text(str(process.pid))
+        for path in [*cgroups.attach_files("box"), *filter(None, [cgroups.birthplace("box")])]:
+            (path / "cgroup.procs" if path.is_dir() else path).write_text(str(process.pid))
         assert cgroups.processes("box") == {process.pid}
         with pytest.raises(OSError):
             (cgroups.layout.hierarchies[0] / cgroups.parent / "box").rmdir()
