@@ -160,14 +160,21 @@ class RuntimeHost:
 
     # The end
 
+    async def clear(self) -> list[str]:
+        """Remove every container; return what is left of them all the same: mounts, directories, cgroups."""
+        listed = (await self.stub.ListContainers(pb.ListContainersRequest())).containers
+        await asyncio.gather(*(self.remove(container.id, force=True) for container in listed))
+        mounted = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.root) in line]
+        folder = self.paths.runtime / "containers"
+        return [*mounted, *map(str, folder.iterdir()), *sorted(self.cgroups.names())]
+
     async def close(self) -> None:
         """Remove every container, stop everything, and fail if anything of this host is left."""
+        left = []
         if self.daemon is not None and self.daemon.poll() is None:
-            listed = (await self.stub.ListContainers(pb.ListContainersRequest())).containers
-            await asyncio.gather(*(self.remove(container.id, force=True) for container in listed))
+            left = await self.clear()
         if self._channel is not None:
             await self._channel.close()
-        left = self._left_behind()
         if self.daemon is not None and self.daemon.poll() is None:
             # `unshare` itself does not listen to SIGTERM.
             await self.kill_daemon(signal.SIGKILL if self.prefix[:1] == ("unshare",) else signal.SIGTERM)
@@ -181,12 +188,6 @@ class RuntimeHost:
             (top / self.cgroup_parent).rmdir()
         shutil.rmtree(self.root)
         assert not left, left
-
-    def _left_behind(self) -> list[str]:
-        mounted = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.root) in line]
-        folder = self.paths.runtime / "containers"
-        kept = [str(path) for path in folder.iterdir()] if folder.exists() else []
-        return [*mounted, *kept, *sorted(self.cgroups.names())]
 
 
 def _command_lines() -> list[tuple[int, list[str]]]:

@@ -2,17 +2,23 @@
 
 import asyncio
 import os
-import subprocess
+import shutil
 from pathlib import Path
 
 import pytest
-from lib.runtime_host import RuntimeHost
+from lib.runtime_host import RuntimeHost, runtime_host
 
 from pyswarm.proto.errors import FailedPrecondition
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2 as types
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest.fixture
+def host(shared_host: RuntimeHost) -> RuntimeHost:
+    return shared_host
+
 
 MIB = 1024 * 1024
 DOCKERS_CAPABILITIES = "00000000a80425fb"
@@ -139,17 +145,14 @@ async def test_the_working_directory_is_made_and_entered(host: RuntimeHost) -> N
     assert await host.run("cwd", "pwd", dir="/srv/some/where") == (0, ["/srv/some/where"])
 
 
-async def test_an_image_cannot_put_proc_behind_a_link(host: RuntimeHost, tmp_path: Path) -> None:
-    evil = tmp_path / "layer"
-    (evil / "bin").mkdir(parents=True)
-    (evil / "elsewhere").mkdir()
-    (evil / "proc").symlink_to("/elsewhere")
-    subprocess.run(["cp", "/bin/busybox", evil / "bin/true"], check=True)
-    await host.kill_daemon(15)
-    host.layer = evil
-    await host.start_daemon()
-    with pytest.raises(Exception, match="/proc"):
-        await host.start("link", "/bin/true")
+async def test_an_image_cannot_put_proc_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "layer/bin").mkdir(parents=True)
+    (tmp_path / "layer/elsewhere").mkdir()
+    (tmp_path / "layer/proc").symlink_to("/elsewhere")
+    shutil.copy("/bin/busybox", tmp_path / "layer/bin/true")
+    async with runtime_host(tmp_path / "layer") as other:
+        with pytest.raises(FailedPrecondition, match="/proc"):
+            await other.start("link", "/bin/true")
 
 
 async def test_the_memory_limit_is_enforced_and_the_kill_is_reported(host: RuntimeHost) -> None:

@@ -11,7 +11,12 @@ from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, InvalidArgum
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2 as types
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest.fixture
+def host(shared_host: RuntimeHost) -> RuntimeHost:
+    return shared_host
 
 
 async def test_a_container_passes_through_its_states(host: RuntimeHost) -> None:
