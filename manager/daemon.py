@@ -13,8 +13,10 @@ from pyswarm.manager.api.logs import LogBroker, LogBrokerServicer, LogsServicer
 from pyswarm.manager.api.raft import PingServicer, RaftMembershipServicer, member_of
 from pyswarm.manager.config import ManagerConfig
 from pyswarm.manager.leader.loop import lead
-from pyswarm.manager.raft.engine import RaftEngine, RaftSettings
+from pyswarm.manager.raft.guarded.engine import RaftEngine
 from pyswarm.manager.raft.port import Member
+from pyswarm.manager.raft.settings import RaftSettings
+from pyswarm.manager.sealing.keys import open_sealer
 from pyswarm.manager.store.changes import Create, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Store
@@ -90,6 +92,7 @@ class ManagerDaemon:
             cluster_id=config.cluster_id,
             state_machine=self._store,
             directory=directory,
+            sealer=open_sealer(config.paths.manager / "sealing"),
             tls=lambda: raft_ssl_contexts(config.paths.certificates),
             listen=config.raft_listen,
             settings=RaftSettings(heartbeat_seconds=config.heartbeat_seconds, election_seconds=config.election_seconds),
