@@ -1,7 +1,10 @@
 """One manager, composed: consensus under a store, the API's doors on top, the leader's loops while it leads."""
 
 import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from typing import Any, TypeVar
 
 import grpc.aio
 import msgspec
@@ -10,7 +13,7 @@ from pyswarm.manager.api.ca import BootstrapServicer, CAServicer
 from pyswarm.manager.api.control import ControlServicer
 from pyswarm.manager.api.dispatcher import DispatcherEdge, DispatcherServicer
 from pyswarm.manager.api.logs import LogBroker, LogBrokerServicer, LogsServicer
-from pyswarm.manager.api.raft import PingServicer, RaftMembershipServicer, member_of
+from pyswarm.manager.api.raft import PingServicer, RaftMembershipServicer, member_of, message_of
 from pyswarm.manager.config import ManagerConfig
 from pyswarm.manager.leader.loop import lead
 from pyswarm.manager.raft.guarded.engine import RaftEngine
@@ -35,6 +38,8 @@ from pyswarm.proto.rpc.tls import bootstrap_credentials, channel_credentials, ra
 from pyswarm.proto.supervisor_client import tell_supervisor
 from pyswarm.proto.v1 import ca_pb2_grpc, control_pb2_grpc, dispatcher_pb2_grpc, logs_pb2_grpc, raft_pb2, raft_pb2_grpc
 
+T = TypeVar("T")
+
 log = get_logger(__name__)
 
 JOIN_BACKOFF = Backoff(first_seconds=0.2, cap_seconds=2.0)
@@ -58,6 +63,8 @@ class ManagerDaemon:
         try:
             async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
                 group.create_task(engine.run(), name="consensus")
+                if self._config.join_remote:
+                    await self._ask_to_join()
                 writer = Writer(engine, self._store, clock=SYSTEM_CLOCK, entropy=SYSTEM_ENTROPY)
                 if self._config.is_first:
                     await self._plant_initial_objects(engine, writer)
@@ -85,7 +92,8 @@ class ManagerDaemon:
         directory = config.paths.manager / "raft"
         members: tuple[Member, ...] = (self._member,)
         if not config.is_first and not RaftEngine.has_state(directory):
-            members = await self._ask_to_join()
+            # Take part first, be counted then: the entry that makes this manager a member may need its own vote.
+            members = (*await self._ask_managers(_list_members), self._member)
         return await RaftEngine.open(
             member=self._member,
             members=members,
@@ -98,38 +106,36 @@ class ManagerDaemon:
             settings=RaftSettings(heartbeat_seconds=config.heartbeat_seconds, election_seconds=config.election_seconds),
         )
 
-    async def _ask_to_join(self) -> tuple[Member, ...]:
-        """Ask any manager to be admitted and return the members; until then only the leader's dial-back is answered."""
+    async def _ask_to_join(self) -> None:
+        """Have the leader make this manager a voter; until then only its dial-back is answered here."""
         config = self._config
         ping = PingServicer(config.node_id)
         gate = Gate(Door.MUTUAL, cluster_id=config.cluster_id)
         server = build_server(gate, [lambda s: raft_pb2_grpc.add_RaftMembershipServicer_to_server(ping, s)])
         add_secure_port(server, config.api_listen, server_credentials(config.paths.certificates))
         await server.start()
-        member = raft_pb2.RaftMember(
-            raft_id=self._member.raft_id,
-            node_id=self._member.node_id,
-            raft_addr=self._member.raft_addr,
-            api_addr=self._member.api_addr,
-        )
+        try:
+            request = raft_pb2.RaftJoinRequest(member=message_of(self._member))
+            await self._ask_managers(lambda stub: stub.Join(request, timeout=20))
+        finally:
+            await server.stop(None)
+        log.info("joined the managers", raft_id=self._member.raft_id)
+
+    async def _ask_managers(self, ask: Callable[[Any], Awaitable[T]]) -> T:
+        """Ask the managers that are known, one after the other, until one answers."""
+        config = self._config
         remotes = [a for a in dict.fromkeys([config.join_remote, *config.managers]) if a and a != config.api_addr]
         if not remotes:
             raise Unavailable("no manager to join is known", remedy="Leave the cluster and join it again.")
-        try:
-            attempt = 0
-            while True:
-                remote = remotes[attempt % len(remotes)]
-                try:
-                    async with open_channel(remote, channel_credentials(config.paths.certificates)) as channel:
-                        stub = raft_pb2_grpc.RaftMembershipStub(channel)
-                        answer = await stub.Join(raft_pb2.RaftJoinRequest(member=member), timeout=20)
-                        return tuple(member_of(m) for m in answer.members)
-                except SwarmError as error:
-                    log.warning("could not join the managers yet", remote=remote, reason=error.message)
-                    await asyncio.sleep(JOIN_BACKOFF.delay_seconds(attempt, SYSTEM_ENTROPY.uniform(0, 1)))
-                    attempt += 1
-        finally:
-            await server.stop(None)
+        for attempt in itertools.count():
+            remote = remotes[attempt % len(remotes)]
+            try:
+                async with self._open_api(remote) as channel:
+                    return await ask(raft_pb2_grpc.RaftMembershipStub(channel))
+            except SwarmError as error:
+                log.warning("could not join the managers yet", remote=remote, reason=error.message)
+                await asyncio.sleep(JOIN_BACKOFF.delay_seconds(attempt, SYSTEM_ENTROPY.uniform(0, 1)))
+        raise AssertionError("unreachable: the loop ends by return")
 
     async def _plant_initial_objects(self, engine: RaftEngine, writer: Writer) -> None:
         """The first manager's first entry: what `pyswarm init` made."""
@@ -264,6 +270,11 @@ class ManagerDaemon:
             return Plan()
         changed = self._as_member(node)
         return Plan(() if changed == node else (Update(changed),), why="the leader's own membership")
+
+
+async def _list_members(stub: Any) -> tuple[Member, ...]:
+    answer = await stub.ListMembers(raft_pb2.RaftListMembersRequest(), timeout=10)
+    return tuple(member_of(m) for m in answer.members)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

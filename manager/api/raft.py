@@ -59,7 +59,10 @@ class RaftMembershipServicer(PingServicer):
             await self._consensus.add_member(member)
             await self._writer.update(lambda seen: _as_manager(seen, member))
         log.info("manager joined", node=member.node_id, addr=member.api_addr)
-        return pb.RaftJoinResponse(members=[_message(m) for m in self._consensus.members()])
+        return pb.RaftJoinResponse(members=[message_of(m) for m in self._consensus.members()])
+
+    async def ListMembers(self, request: pb.RaftListMembersRequest, context: Any) -> pb.RaftJoinResponse:
+        return pb.RaftJoinResponse(members=[message_of(m) for m in self._consensus.members()])
 
     async def _dial_back(self, member: Member) -> None:
         """A member that cannot be reached would cost the group its quorum, so try before it counts."""
@@ -113,7 +116,7 @@ def _as_worker(seen: Snapshot, node_id: str) -> Plan:
     return Plan((Update(changed),), why="it left the consensus group")
 
 
-def _message(member: Member) -> pb.RaftMember:
+def message_of(member: Member) -> pb.RaftMember:
     return pb.RaftMember(
         raft_id=member.raft_id, node_id=member.node_id, raft_addr=member.raft_addr, api_addr=member.api_addr
     )

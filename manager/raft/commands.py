@@ -15,10 +15,11 @@ from pyswarm.manager.raft.port import Member
 
 REGULAR = 0
 NOOP = 1
-MEMBERSHIP = 3
-"""Command types of the core; 2 (its code version switch) is never used."""
+MEMBERSHIP = 2
+"""Command types of the core; 3 (its code version switch) is never used."""
 
 NOOP_COMMAND = bytes([NOOP])
+_REGULAR_MARK = b"\x00"
 
 
 class MemberChange(Struct, frozen=True, array_like=True):
@@ -32,14 +33,14 @@ _change_decoder = msgspec.msgpack.Decoder(MemberChange)
 
 
 def encode_batch(payloads: Sequence[bytes]) -> bytes:
-    """Return the body of a regular command."""
-    return _encoder.encode(payloads)
+    """Return the body of a regular command. It begins with a byte that no membership change begins with."""
+    return _REGULAR_MARK + _encoder.encode(payloads)
 
 
 def decode_batch(body: bytes) -> tuple[bytes, ...]:
     """Raises BadMessage."""
     try:
-        return _batch_decoder.decode(body)
+        return _batch_decoder.decode(memoryview(body)[len(_REGULAR_MARK) :])
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise BadMessage(f"an entry of the log cannot be read: {error}") from error
 
@@ -47,6 +48,10 @@ def decode_batch(body: bytes) -> tuple[bytes, ...]:
 def encode_change(change: MemberChange) -> bytes:
     """Return the body of a membership command."""
     return _encoder.encode(change)
+
+
+def is_batch(body: bytes) -> bool:
+    return body.startswith(_REGULAR_MARK)
 
 
 def decode_change(body: bytes) -> MemberChange:
@@ -59,13 +64,13 @@ def decode_change(body: bytes) -> MemberChange:
 
 def change_in(command: bytes) -> MemberChange | None:
     """Return the membership change a command makes, if it does."""
-    return decode_change(command[1:]) if command[:1] == b"\x03" else None
+    return decode_change(command[1:]) if command[:1] == b"\x02" else None
 
 
 def check(command: bytes) -> None:
     """Refuse what the core could not apply. Raises BadMessage."""
     kind = command[0] if command else None
-    if kind == REGULAR:
+    if kind == REGULAR and is_batch(command[1:2]):
         decode_batch(command[1:])
     elif kind == MEMBERSHIP:
         decode_change(command[1:])

@@ -31,6 +31,7 @@ from pyswarm.manager.raft.commands import (
     decode_change,
     encode_batch,
     encode_change,
+    is_batch,
 )
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.settings import RaftSettings
@@ -96,9 +97,8 @@ class _Commands:
 
     @staticmethod
     def loads(body: bytes) -> Any:
-        # A regular body begins with its own type; what the core strips is only the outer one.
-        if body[:1] == b"\x00":
-            return (0, (body[1:],))
+        if is_batch(body):
+            return (0, (body,))  # arguments of method 0, the only replicated one
         change = decode_change(body)
         kind = change.kind if _is_changing.get() else "in force already"
         return [kind, change.member.raft_id, RaftNode(change.member)]
@@ -150,7 +150,7 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def submit(self, payloads: list[bytes], callback: Callback) -> None:
         """Put one entry that carries `payloads` into the core's queue; the next tick takes it."""
-        self._applyCommand(bytes([REGULAR]) + encode_batch(payloads), callback, REGULAR)
+        self._applyCommand(encode_batch(payloads), callback, REGULAR)
 
     def submit_change(self, change: MemberChange, callback: Callback) -> None:
         self._applyCommand(encode_change(change), callback, MEMBERSHIP)

@@ -1,13 +1,61 @@
-"""Take part in the managers' consensus group: the real `port.Consensus`."""
+"""Take part in the managers' consensus group: the real `port.Consensus`.
 
-from collections.abc import Sequence
+Brings four things together on one event loop: the core behind its guard, the journal with its disk thread, the
+streams to the other members, and the callers who propose and read. Everything that happens (a message, a
+proposal, a finished write, a timer) ends in one `_pump`: let the core tick, start the next write, tell who waits.
+The disk is synced in a thread, so heartbeats go on while it is slow; what depends on it waits in the guard's gate.
+
+A member that cannot trust its journal, its log or its core any more stops at once and says nothing further:
+`run` raises what broke.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from pyswarm.manager.raft.port import Member, StateMachine
+from pyswarm.manager.raft.codec import BadMessage, Message
+from pyswarm.manager.raft.commands import MemberChange, decode_batch
+from pyswarm.manager.raft.core import FAIL_REASON, LEADER, NOBODY, Core, RaftNode, core_configuration
+from pyswarm.manager.raft.guard import Guard
+from pyswarm.manager.raft.journal import Journal, Staged
+from pyswarm.manager.raft.leadership import LeadershipBoard
+from pyswarm.manager.raft.membership import majority
+from pyswarm.manager.raft.port import Leadership, Member, StateMachine
+from pyswarm.manager.raft.proposals import Proposal, Proposals
+from pyswarm.manager.raft.reads import Reads
 from pyswarm.manager.raft.settings import RaftSettings, TlsProvider
+from pyswarm.manager.raft.snapshot_job import SnapshotJob
+from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotWriter
+from pyswarm.manager.raft.state import DiskState, has_state, open_state
+from pyswarm.manager.raft.transport import TlsTransport
 from pyswarm.manager.sealing.sealer import Sealer
+from pyswarm.proto.clock import SYSTEM_CLOCK, Clock
+from pyswarm.proto.entropy import SYSTEM_ENTROPY, Entropy
+from pyswarm.proto.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    NotLeader,
+    OutcomeUnknown,
+    SwarmError,
+    Unavailable,
+)
+from pyswarm.proto.log import get_logger
 
 __all__ = ["RaftEngine", "RaftSettings", "TlsProvider"]
+
+log = get_logger(__name__)
+
+LINK_SECONDS = 5.0
+"""How long a new member may take to be reached before it is refused."""
+
+CHANGE_SECONDS = 10.0
+NO_LEADER = Leadership(term=0, leader=None, is_leader=False, is_ready=False)
 
 
 class RaftEngine:
@@ -15,6 +63,11 @@ class RaftEngine:
 
     Life: `await open(...)`, then `run()` in a task of the caller's TaskGroup, then `close()`.
     """
+
+    @staticmethod
+    def has_state(directory: Path) -> bool:
+        """Whether `directory` holds a group's state: if not, this manager must be admitted by the others first."""
+        return has_state(directory)
 
     @classmethod
     async def open(
@@ -29,18 +82,637 @@ class RaftEngine:
         listen: tuple[str, int],
         cluster_id: str,
         settings: RaftSettings,
+        clock: Clock = SYSTEM_CLOCK,
+        entropy: Entropy = SYSTEM_ENTROPY,
     ) -> "RaftEngine":
         """Read the disk, restore `state_machine`, bind the raft port. Nothing is sent before `run`.
 
-        `members` is where a member with an empty `directory` starts: itself alone for the first manager of a
-        cluster, the RaftJoinResponse's list (which includes itself) for a joiner. Once there is state on disk it
-        is ignored: the members are those of the snapshot and of the log behind it.
+        `members` matters only while there is no state on disk. `(member,)` makes the first manager of a cluster.
+        Anything else (nobody, or the members it was told about) makes a member that waits to be added by
+        `add_member` on the leader: it must be running by then, because the leader brings it up to date first.
 
         Raises:
-            JournalDamaged, SnapshotDamaged, SealBroken: the state on disk cannot be believed; says what to do.
+            JournalDamaged, RaftSnapshotDamaged, SealBroken: the disk cannot be believed; says what to do.
             Unavailable: the port is taken.
         """
-        raise AssertionError("under construction")
+        disk = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
+        try:
+            loop = asyncio.get_running_loop()
+            state = await loop.run_in_executor(
+                disk,
+                lambda: open_state(
+                    directory, sealer=sealer, member=member, members=members, machine=state_machine,
+                    settings=settings, entropy=entropy,
+                ),
+            )  # fmt: skip
+            engine = cls(
+                member=member, state=state, state_machine=state_machine, disk=disk, settings=settings,
+                clock=clock, entropy=entropy,
+            )  # fmt: skip
+            transport = TlsTransport(
+                member=member, cluster_id=cluster_id, tls=tls, listen=listen, handler=engine, entropy=entropy
+            )
+            await transport.bind()
+            engine._assemble(transport)
+        except BaseException:
+            disk.shutdown(wait=False)
+            raise
+        log.info("raft opened", member=member.raft_id, index=engine.applied_index, last=state.journal.last_index)
+        return engine
+
+    def __init__(
+        self,
+        *,
+        member: Member,
+        state: DiskState,
+        state_machine: StateMachine,
+        disk: ThreadPoolExecutor,
+        settings: RaftSettings,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        """Use `open`."""
+        self._self = member
+        self._state = state
+        self._journal: Journal = state.journal
+        self._machine = state_machine
+        self._disk = disk
+        # Snapshots are written beside the journal, never before it in the same queue.
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="raft-snapshot")
+        self._settings = settings
+        self._clock = clock
+        self._entropy = entropy
+        self._proposals = Proposals(settings.entry_bytes_max, settings.entry_proposals_max)
+        self._reads = Reads()
+        self._board = LeadershipBoard(NO_LEADER)
+        self._job = SnapshotJob(
+            store=state.snapshots,
+            executor=self._beside,
+            pieces=state_machine.snapshot,
+            members_at=lambda index: _sorted(state.members.at(index)),
+            members_now=lambda: _sorted(state.members.present()),
+            finished=self._snapshot_written,
+        )
+        self._job.restored = state.header
+        self._links: dict[str, asyncio.Event] = {}
+        self._barrier_index = 0
+        self._pump_handle: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Future[None] | None = None
+        self._installing: asyncio.Future[None] | None = None
+        self._change = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._is_handing_over = False
+        self._snapshot_retry_index = 0
+        self._stopped: asyncio.Future[None] | None = None
+        self._fault: BaseException | None = None
+        self._is_closed = False
+        self._transport: TlsTransport
+        self._guard: Guard
+        self._core: Core
+
+    def _assemble(self, transport: TlsTransport) -> None:
+        others = [RaftNode(m) for m in self._state.members.present().values() if m.raft_id != self._self.raft_id]
+        nodes = others or ([] if self.is_voter() else [NOBODY])
+        self._transport = transport
+        self._guard = Guard(
+            own_id=self._self.raft_id,
+            nodes=nodes,
+            journal=self._journal,
+            network=transport,
+            host=self,
+            snapshots=self._state.snapshots,
+            settings=self._settings,
+            now=self._clock.monotonic(),
+            entropy=self._entropy,
+        )
+        self._guard.is_virgin = self._state.header is None
+        configuration = core_configuration(
+            settings=self._settings,
+            journal=self._journal,
+            marker=str(self._state.marker),
+            serializer=self._job.serialize,
+            serialize_checker=self._job.check,
+            deserializer=self._job.deserialize,
+            on_state_changed=self._on_state_changed,
+        )
+        self._core = Core(self._self, nodes, configuration=configuration, transport=self._guard, apply=self._apply)
+        self._guard.attach(self._core)
+        for node in others:
+            transport.add_peer(node.member)
+
+    # -- life
 
     async def run(self) -> None:
-        """Take part until `close`; owns every task. Raises what broke when the journal or an invariant failed."""
+        """Take part until `close`; owns every task. Raises what broke when this member had to stop."""
+        self._stopped = asyncio.get_running_loop().create_future()
+        if self._is_closed:
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                streams = group.create_task(self._transport.run(), name="raft-streams")
+                self._pump()
+                self._keep_time()
+                await self._stopped
+                streams.cancel()
+        except* SwarmError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await self._stop()
+
+    async def close(self) -> None:
+        """Stop taking part, flush and close the journal. May be called again."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(None)
+        await self._stop()
+
+    async def _stop(self) -> None:
+        self._is_closed = True
+        for handle in (self._pump_handle, self._timer):
+            if handle is not None:
+                handle.cancel()
+        self._transport.close()
+        self._give_up(lambda: Unavailable("this manager is shutting down"))
+        self._board.close()
+        pending = {f for f in (self._flushing, self._installing) if f is not None and not f.done()}
+        if pending:
+            await asyncio.wait(pending)
+        await self._job.settle()
+        if self._fault is None and self._journal.is_staged:
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._write, self._journal.take())
+        if not self._state.is_closed:
+            self._state.is_closed = True
+            self._guard.destroy()
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._state.wal.close)
+        self._disk.shutdown(wait=False)
+        self._beside.shutdown(wait=False)
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop at once: nothing more is said to anybody."""
+        if self._fault is not None:
+            return
+        self._fault = error
+        log.error("consensus has failed on this manager; it stops", reason=str(error))
+        self._transport.close()
+        self._give_up(lambda: OutcomeUnknown("this manager has failed"))
+        if self._stopped is not None and not self._stopped.done():
+            failure = error if isinstance(error, SwarmError) else Internal(f"consensus has failed: {error!r}")
+            failure.__cause__ = error if failure is not error else error.__cause__
+            self._stopped.set_exception(failure)
+
+    @property
+    def _is_down(self) -> bool:
+        return self._is_closed or self._fault is not None
+
+    # -- the one step that everything leads to
+
+    def _wake(self) -> None:
+        """Pump once the present callbacks are through; many wakes make one pump."""
+        if self._pump_handle is None and not self._is_down:
+            self._pump_handle = asyncio.get_running_loop().call_soon(self._pump)
+
+    def _keep_time(self) -> None:
+        if self._is_down:
+            return
+        self._timer = asyncio.get_running_loop().call_later(self._settings.heartbeat_seconds / 2, self._keep_time)
+        self._wake()
+
+    def _pump(self) -> None:
+        self._pump_handle = None
+        if self._is_down:
+            return
+        try:
+            self._guard.tick(self._clock.monotonic())
+            if self._may_tick:
+                self._submit_waiting()
+                self._core.doTick(0.0)
+            self._reads.begin(self._guard)
+            self._check_members()
+            self._start_flush()
+            self._start_snapshot()
+            self._tell()
+        except Exception as error:  # noqa: BLE001 - whatever broke in here, this member must not go on
+            self._fail(error)
+
+    @property
+    def _may_tick(self) -> bool:
+        """A member alone commits what it holds, so it must not look while that is not durable."""
+        return bool(self._core.otherNodes) or self._journal.durable_position == self._journal.position
+
+    def _submit_waiting(self) -> None:
+        if not self._core.is_leader or self._is_handing_over:
+            return
+        for batch in self._proposals.next_batches():
+            self._core.submit([p.payload for p in batch], lambda r, why, b=batch: self._entry_done(b, r, why))
+
+    def _entry_done(self, batch: list[Proposal], result: Any, why: int) -> None:
+        if why == FAIL_REASON.SUCCESS:
+            index, results = result
+            self._proposals.committed(batch, index, results)
+        else:
+            self._proposals.not_proposed(batch, self._not_leader)
+
+    def _apply(self, index: int, body: bytes) -> tuple[int, list[bytes]]:
+        return index, [self._machine.apply(index, payload) for payload in decode_batch(body)]
+
+    def _on_state_changed(self, _old: int, new: int) -> None:
+        self._guard.state_changed(new)
+        self._changed.set()
+        if new == LEADER:
+            # The core writes its barrier entry next; when that is applied here, all before it is.
+            self._barrier_index = self._journal.last_index + 1
+            log.info("elected", term=self._guard.term)
+        else:
+            self._proposals.leadership_lost(self._leader_name())
+            self._reads.refuse(self._not_leader())
+
+    def _check_members(self) -> None:
+        """The core and the log must agree about who is a member; whatever made them differ, do not go on."""
+        members = self._state.members
+        if not members.has_changed() or self._guard.is_virgin:
+            return
+        ours = set(members.present()) - {self._self.raft_id}
+        core = {node.id for node in self._core.otherNodes}
+        if ours != core:
+            raise Internal(f"the core's members {sorted(core)} are not the log's {sorted(ours)}")
+
+    def _tell(self) -> None:
+        """Let everybody know what has become of it: leadership and reads."""
+        now = self._clock.monotonic()
+        leader_id = self._guard.leader_id(now)
+        is_leader = self._core.is_leader
+        leader = self._self if is_leader else self._state.members.known(leader_id or "")
+        is_ready = is_leader and self._core.raftLastApplied >= self._barrier_index
+        if self._board.post(Leadership(self._guard.term, leader, is_leader, is_ready)):
+            log.info("leadership", term=self._guard.term, leader=leader.node_id if leader else "", ready=is_ready)
+        self._reads.settle(confirmed=self._guard.confirmed_round if is_leader else 0, applied=self.applied_index)
+
+    # -- the disk
+
+    def _start_flush(self) -> None:
+        if self._flushing is None and self._journal.is_staged:
+            staged = self._journal.take()
+            self._flushing = asyncio.get_running_loop().run_in_executor(self._disk, self._write, staged)
+            self._flushing.add_done_callback(lambda done: self._flushed(done, staged))
+
+    def _write(self, staged: Staged) -> None:
+        self._state.wal.append(staged.content, staged.mark)
+
+    def _flushed(self, done: "asyncio.Future[None]", staged: Staged) -> None:
+        self._flushing = None
+        if done.cancelled() or self._fault is not None:
+            return
+        error = done.exception()
+        if error is not None:
+            self._fail(Internal(f"the journal cannot be written: {error}", remedy="Check the disk and its free space."))
+            return
+        self._journal.mark_durable(staged)
+        if self._is_closed:
+            return
+        try:
+            self._guard.durable(self._clock.monotonic())
+        except Exception as failure:  # noqa: BLE001 - see _pump
+            self._fail(failure)
+            return
+        if self._pump_handle is not None:
+            self._pump_handle.cancel()
+        self._pump()
+
+    def _start_snapshot(self) -> None:
+        header = self._state.header
+        if header is None or self._job.is_running or self._guard.is_installing:
+            return
+        applied = self.applied_index
+        is_long = applied - header.index >= self._settings.snapshot_entries
+        is_large = self._journal.bytes >= self._settings.snapshot_bytes + self._state.bytes_at_snapshot
+        if (is_long or is_large) and applied >= max(header.index + 1, self._snapshot_retry_index):
+            # A failed attempt is repeated after some more entries, not at every tick.
+            self._snapshot_retry_index = applied + max(1, self._settings.snapshot_entries // 10)
+            self._core.forceLogCompaction()
+
+    def _snapshot_written(self, header: SnapshotHeader) -> None:
+        self._state.snapshot_taken(header)
+        # The core cuts its log right after this; the files follow when it has.
+        asyncio.get_running_loop().call_soon(self._remove_segments)
+
+    def _remove_segments(self) -> None:
+        if not self._is_down:
+            self._state.bytes_at_snapshot = self._journal.bytes
+            removal = asyncio.get_running_loop().run_in_executor(
+                self._disk, self._state.wal.remove_below, self._journal.first_index
+            )
+            removal.add_done_callback(self._removed)
+
+    def _removed(self, done: "asyncio.Future[None]") -> None:
+        if not done.cancelled() and done.exception() is not None:
+            self._fail(Internal(f"old journal segments cannot be removed: {done.exception()}"))
+
+    # -- guard.Host
+
+    def is_voter(self) -> bool:
+        return self._state.header is not None and self._self.raft_id in self._state.members.present()
+
+    def install(self, header: SnapshotHeader, writer: SnapshotWriter) -> None:
+        loop = asyncio.get_running_loop()
+        self._installing = loop.run_in_executor(self._beside, self._state.restore_received, header, writer)
+        self._installing.add_done_callback(lambda done: self._installed(done, header))
+
+    def _installed(self, done: "asyncio.Future[None]", header: SnapshotHeader) -> None:
+        self._installing = None
+        if self._is_down or done.cancelled():
+            return
+        try:
+            done.result()
+            self._state.snapshot_taken(header)
+            self._job.restored = header
+            self._guard.installed(header, self._clock.monotonic())
+            log.info("snapshot installed", index=header.index, members=len(header.members))
+        except Exception as error:  # noqa: BLE001 - half a state is none: see _pump
+            self._fail(error)
+            return
+        self._wake()
+
+    # -- transport.LinkHandler
+
+    def admit(self, member: Member) -> str:
+        known = self._state.members.known(member.raft_id)
+        if known is not None and known.node_id != member.node_id:
+            return f"the raft id {member.raft_id} belongs to node {known.node_id}, not {member.node_id}"
+        if self._state.members.was_removed(member.raft_id):
+            return f"node {member.node_id} was removed from the managers"
+        return ""
+
+    def received(self, member: Member, message: Message) -> None:
+        if self._is_down:
+            return
+        try:
+            self._guard.receive(member, message, self._clock.monotonic())
+        except BadMessage:
+            raise
+        except Exception as error:  # noqa: BLE001 - see _pump
+            self._fail(error)
+            return
+        self._wake()
+
+    def link_up(self, raft_id: str) -> None:
+        self._guard.link_up(raft_id)
+        if raft_id in self._links:
+            self._links[raft_id].set()
+        self._wake()
+
+    def link_down(self, raft_id: str) -> None:
+        self._guard.link_down(raft_id)
+        self._wake()
+
+    # -- port.Consensus: what others see
+
+    @property
+    def self_member(self) -> Member:
+        return self._self
+
+    @property
+    def leadership(self) -> Leadership:
+        return self._board.present
+
+    @property
+    def applied_index(self) -> int:
+        # Before the first tick the core does not know yet what was restored.
+        restored = self._job.restored.index if self._job.restored is not None else 0
+        return max(int(self._core.raftLastApplied), restored)
+
+    def members(self) -> tuple[Member, ...]:
+        return _sorted(self._state.members.present())
+
+    def reachable(self) -> frozenset[str]:
+        present = set(self._state.members.present())
+        _, high = self._settings.election_seconds
+        if self._core.is_leader:
+            # Only the leader is answered by everybody.
+            return self._guard.heard_within(high, self._clock.monotonic()) & present
+        return (self._guard.linked() & present) | {self._self.raft_id}
+
+    def watch_leadership(self) -> AsyncIterator[Leadership]:
+        return self._board.watch()
+
+    async def propose(self, payload: bytes, *, timeout_seconds: float = 10.0) -> tuple[int, bytes]:
+        """As in the port. Proposals that travel in one entry have the same index; they are applied in order."""
+        if len(payload) > self._settings.payload_bytes_max:
+            raise InvalidArgument(
+                f"a write of {len(payload)} bytes exceeds the limit of {self._settings.payload_bytes_max}",
+                remedy="Split it into several writes.",
+            )
+        self._must_have_quorum()
+        if len(self._proposals.waiting) >= self._settings.proposals_max:
+            raise Unavailable("too many writes are waiting", remedy="The managers are overloaded: try again later.")
+        proposal = Proposal(payload, asyncio.get_running_loop().create_future())
+        self._proposals.waiting.append(proposal)
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await proposal.outcome
+        except TimeoutError as error:
+            if proposal.is_submitted:
+                raise OutcomeUnknown(f"the write was not committed within {timeout_seconds:g} s") from error
+            raise Unavailable(f"the write waited for {timeout_seconds:g} s and was not proposed") from error
+        finally:
+            # A caller who gave up: what was not submitted yet never will be.
+            proposal.outcome.cancel()
+
+    async def read_barrier(self, *, timeout_seconds: float = 5.0) -> int:
+        self._must_have_quorum()
+        read = self._reads.add()
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._until_ready()
+                self._reads.ask(read, int(self._core.raftCommitIndex))
+                self._wake()
+                return await read.outcome
+        except TimeoutError as error:
+            raise Unavailable(f"no majority confirmed within {timeout_seconds:g} s that this manager leads") from error
+        finally:
+            self._reads.drop(read)
+
+    async def _until_ready(self) -> None:
+        async for leadership in self._board.watch():
+            if leadership.is_ready:
+                return
+            if not leadership.is_leader:
+                raise self._not_leader()
+        raise Unavailable("this manager is shutting down")
+
+    # -- membership
+
+    async def add_member(self, member: Member) -> None:
+        """As in the port. The member must be running: it is dialled before it counts.
+
+        Raises:
+            FailedPrecondition: it cannot be reached, or its node is a member under another raft id.
+            NotLeader, Unavailable, OutcomeUnknown: as `propose`.
+        """
+        async with self._change:
+            self._must_have_quorum()
+            present = self._state.members.present()
+            known = present.get(member.raft_id)
+            if known == member:
+                return
+            if known is not None or self._state.members.was_removed(member.raft_id):
+                raise AlreadyExists(f"the raft id {member.raft_id} is or was another member's")
+            await self._reach(member)
+            try:
+                await self._change_members(MemberChange("add", member))
+            except (NotLeader, Unavailable):
+                if member.raft_id not in self._state.members.present():
+                    self._transport.drop_peer(member.raft_id)
+                raise
+            log.info("member added", node=member.node_id, raft_id=member.raft_id)
+
+    async def _reach(self, member: Member) -> None:
+        """A voter that cannot be reached costs the group its quorum, so try before it counts."""
+        linked = self._links[member.raft_id] = asyncio.Event()
+        try:
+            self._transport.add_peer(member)
+            if member.raft_id in self._guard.linked():
+                return
+            async with asyncio.timeout(LINK_SECONDS):
+                await linked.wait()
+        except TimeoutError as error:
+            self._transport.drop_peer(member.raft_id)
+            raise FailedPrecondition(
+                f"the leader cannot reach node {member.node_id} at {member.raft_addr}",
+                remedy="Start the manager there first, and let the other managers reach its raft port.",
+            ) from error
+        finally:
+            del self._links[member.raft_id]
+
+    async def remove_member(self, raft_id: str) -> None:
+        async with self._change:
+            self._must_have_quorum(of_all=False)
+            present = self._state.members.present()
+            if raft_id not in present:
+                raise NotFound(f"no member has the raft id {raft_id}")
+            if raft_id == self._self.raft_id:
+                raise FailedPrecondition(
+                    "the leader cannot remove itself", remedy="Hand leadership over first, then ask the new leader."
+                )
+            rest = set(present) - {raft_id}
+            reached = len(rest & self.reachable())
+            if reached < majority(len(rest)):
+                raise FailedPrecondition(
+                    f"of the {len(rest)} managers that would remain only {reached} can be reached: no majority",
+                    remedy="Bring other managers back first.",
+                )
+            await self._change_members(MemberChange("rem", present[raft_id]))
+            log.info("member removed", node=present[raft_id].node_id, raft_id=raft_id)
+
+    async def _change_members(self, change: MemberChange) -> None:
+        """Commit one change, when no other one is on its way."""
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(_result: Any, why: int) -> None:
+            if outcome.done():
+                return
+            if why == FAIL_REASON.SUCCESS:
+                outcome.set_result(None)
+            elif why == FAIL_REASON.REQUEST_DENIED:
+                outcome.set_exception(Unavailable("the core refused the change of members"))
+            else:
+                outcome.set_exception(self._not_leader())
+
+        is_submitted = False
+        try:
+            async with asyncio.timeout(CHANGE_SECONDS):
+                await self._until_ready()
+                if self._state.members.last_change_index() > self._guard.committed:
+                    raise FailedPrecondition(
+                        "another change of members is not committed yet", remedy="Try again in a moment."
+                    )
+                self._core.submit_change(change, done)
+                is_submitted = True
+                self._wake()
+                await self._settled_or_deposed(outcome)
+        except TimeoutError as error:
+            if is_submitted:
+                raise OutcomeUnknown(f"the change of members was not committed within {CHANGE_SECONDS:g} s") from error
+            raise Unavailable("this manager leads but is not ready yet") from error
+
+    async def _settled_or_deposed(self, outcome: "asyncio.Future[None]") -> None:
+        term = self._guard.term
+        outcome.add_done_callback(lambda _: self._changed.set())
+        self._changed.clear()
+        while not outcome.done():
+            if self._is_down or not self._core.is_leader or self._guard.term != term:
+                raise OutcomeUnknown("leadership was lost while the members were being changed")
+            await self._changed.wait()
+            self._changed.clear()
+        await outcome
+
+    async def transfer_leadership(self) -> None:
+        """As in the port.
+
+        Raises:
+            NotLeader: this manager does not lead.
+            FailedPrecondition: there is nobody else.
+            Unavailable: nobody took over in time; this manager goes on leading.
+        """
+        if not self._core.is_leader:
+            raise self._not_leader()
+        if len(self._state.members.present()) < 2:
+            raise FailedPrecondition(
+                "there is no other manager to lead", remedy="Add a manager first: `pyswarm node promote NODE`."
+            )
+        _, high = self._settings.election_seconds
+        self._is_handing_over = True
+        try:
+            async with asyncio.timeout(high * 5):
+                while self._core.is_leader:
+                    if self._proposals.is_idle and self._journal.last_index == self.applied_index:
+                        self._core.transferLeadership()
+                        self._wake()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self._settings.heartbeat_seconds):
+                            await self._until_deposed()
+        except TimeoutError as error:
+            raise Unavailable("no other manager took over", remedy="Bring other managers back first.") from error
+        finally:
+            self._is_handing_over = False
+            self._wake()
+
+    async def _until_deposed(self) -> None:
+        async for leadership in self._board.watch():
+            if not leadership.is_leader:
+                return
+
+    # -- refusals
+
+    def _must_have_quorum(self, *, of_all: bool = True) -> None:
+        if self._is_down:
+            raise Unavailable("this manager is shutting down")
+        if not self._core.is_leader:
+            raise self._not_leader()
+        _, high = self._settings.election_seconds
+        heard = self._guard.heard_within(high, self._clock.monotonic())
+        if of_all and len(heard) < majority(len(self._state.members.present())):
+            raise Unavailable(
+                "no majority of the managers is in reach",
+                remedy="Bring managers back; what runs goes on running meanwhile.",
+            )
+
+    def _not_leader(self) -> NotLeader:
+        return NotLeader(leader=self._leader_name())
+
+    def _leader_name(self) -> str:
+        leader = self._state.members.known(self._guard.leader_id(self._clock.monotonic()) or "")
+        return leader.node_id if leader is not None and leader != self._self else ""
+
+    def _give_up(self, why: Any) -> None:
+        self._proposals.leadership_lost("")
+        self._reads.refuse(why())
+        self._changed.set()
+
+
+def _sorted(members: dict[str, Member]) -> tuple[Member, ...]:
+    return tuple(members[raft_id] for raft_id in sorted(members))

@@ -1,127 +1,199 @@
-"""The durable journal: PySyncObj's log, term and vote, in sealed segments that are synced before anything depends on them.
+"""The log of one member: in memory for the core, staged for the disk, and what of it is known to be durable.
 
-In memory it is the list the core wants. Each change is also noted as an operation; `flush` writes all operations since the
-last one as one sealed frame and syncs it (group commit). Segments are never appended to after a restart. A torn
-frame at the end of a segment is what a crash leaves and is cut; a bad frame with valid ones after it is damage and refused.
-
-    segment = magic, salt, number of its first frame; frame = length, number, AES-256-GCM of the operations
+The core sees a list of entries (command, index, term) through PySyncObj's Journal interface and believes in it
+at once. Everything it changes is staged; `take` hands out all that is staged as one frame, `mark_durable` is told
+when that frame is on the disk. Until then nothing that depends on it may leave this member (gate.py), and the
+leader's own copy does not count (guard.py). Term, vote and commit index travel in every frame, so each segment
+of the write-ahead log (wal.py) can be read without those before it.
 """
 
-import os
-import struct
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
 from pysyncobj.journal import Journal as CoreJournal
 
-from pyswarm.manager.raft.commands import ForeignCommand, join, split
-from pyswarm.manager.sealing.sealer import SALT_BYTES, FileSealer, SealBroken, Sealer
-from pyswarm.proto.certificate_files import sync_directory
-from pyswarm.proto.entropy import SYSTEM_ENTROPY
-from pyswarm.proto.errors import Internal
-from pyswarm.proto.log import get_logger
-
-log = get_logger(__name__)
-
-MAGIC = b"PSWWAL01"
-_FIRST = struct.Struct(">Q")
-_FRAME = struct.Struct(">IQ")
-_HEADER_BYTES = len(MAGIC) + SALT_BYTES + _FIRST.size
-_KIND = b"journal"
-
-SEGMENT_BYTES = 16 * 1024 * 1024
-
-Entry = tuple[bytes, int, int]
-"""(command, index, term), as the core has it."""
+from pyswarm.manager.raft.codec import Entry
+from pyswarm.manager.raft.commands import MemberChange, change_in
+from pyswarm.manager.raft.port import Member
+from pyswarm.manager.raft.wal import JournalDamaged
 
 
-class JournalDamaged(Internal):
-    """The journal cannot be believed."""
-
-    remedy = (
-        "Remove this manager from the cluster (`pyswarm node demote` and `node rm --force` on another one), run "
-        "`pyswarm leave --force` here and join again: the others hold everything."
-    )
+class Add(Struct, frozen=True, array_like=True, tag=0):
+    index: int
+    term: int
+    command: bytes
 
 
-class SealedJournal(CoreJournal):
-    """Implements PySyncObj's Journal. Single-threaded; the engine calls `flush` before anything depends on it."""
+class Cut(Struct, frozen=True, array_like=True, tag=1):
+    """All entries from `index` on are gone."""
 
-    def __init__(self, directory: Path, sealer: Sealer) -> None:
-        self._directory = directory
-        self._sealer = sealer
+    index: int
+
+
+class Reset(Struct, frozen=True, array_like=True, tag=2):
+    """All entries are gone: a snapshot takes their place."""
+
+
+Operation = Add | Cut | Reset
+
+
+class Frame(Struct, frozen=True, array_like=True):
+    """One durable step. `peers` is whom a member without a snapshot was told about when it was made."""
+
+    format: Literal[1]
+    term: int
+    voted_for: str
+    commit: int
+    peers: tuple[Member, ...]
+    operations: tuple[Operation, ...]
+
+
+class Staged(Struct, frozen=True):
+    """A frame to write. `position` is passed to `mark_durable`; `mark` is the highest index in it."""
+
+    content: bytes
+    position: int
+    mark: int
+    last_index: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Frame)
+
+
+def decode_frame(content: bytes) -> Frame:
+    """Raises JournalDamaged."""
+    try:
+        return _decoder.decode(content)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise JournalDamaged(f"a frame of the journal opens but cannot be read: {error}") from error
+
+
+class Journal(CoreJournal):  # type: ignore[misc]
+    """Indexed by place, as the core wants it: place 0 is `first_index`."""
+
+    def __init__(self, *, tail_entries: int = 0) -> None:
+        """`tail_entries`: how many of the entries that a snapshot covers are kept for slow followers."""
+        self._tail_entries = tail_entries
         self._entries: list[Entry] = []
+        self._changes: list[tuple[int, MemberChange]] = []
+        self._bytes = 0
         self._term = 0
-        self._vote: str | None = None
-        self._commit = 0
-        self._operations: list[list[Any]] = []
-        self._must_sync = False
-        self._next_frame = 1
-        self._file: int | None = None
-        self._seal: FileSealer | None = None
-        self._size = 0
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._read()
-        self._begin_segment()
+        self._voted_for = ""
+        self._commit = 1
+        self.peers: tuple[Member, ...] = ()
+        self._operations: list[Operation] = []
+        self._mark = 0
+        self.position = 0
+        """Counts what was staged; a promise made now depends on all up to here."""
+        self.durable_position = 0
+        self._taken_position = 0
+        self.durable_index = 0
+        """All entries up to here are on the disk."""
+        self.changes_version = 0
+        """Grows whenever a membership change enters or leaves the log."""
+
+    # -- from disk
+
+    def replay(self, frames: Iterable[Frame]) -> None:
+        """Become what the frames say. Raises JournalDamaged when they do not fit each other."""
+        for frame in frames:
+            self._term, self._voted_for, self._commit = frame.term, frame.voted_for, frame.commit
+            self.peers = frame.peers
+            for operation in frame.operations:
+                self._replay(operation)
+        self._mark_all_durable()
+
+    def _replay(self, operation: Operation) -> None:
+        if isinstance(operation, Reset):
+            self._drop_from(0)
+        elif isinstance(operation, Cut):
+            if self._entries and operation.index <= self.last_index:
+                self._drop_from(max(0, operation.index - self.first_index))
+        else:
+            if self._entries and operation.index != self.last_index + 1:
+                raise JournalDamaged(f"entry {operation.index} of the journal follows entry {self.last_index}")
+            self._push((operation.command, operation.index, operation.term))
+
+    def begin_at_snapshot(self, before: Entry, last: Entry) -> None:
+        """Let the log begin with the two entries the snapshot ends with, keeping what follows them.
+
+        A crash between writing a snapshot and cutting the log leaves them apart; the core would then throw the
+        whole log away, acknowledged entries included.
+
+        Raises:
+            JournalDamaged: entries between the snapshot and the log are missing.
+        """
+        index = last[1]
+        if self._entries and self.first_index > index + 1:
+            raise JournalDamaged(f"the snapshot ends with entry {index} and the journal begins with {self.first_index}")
+        continues = bool(self._entries) and (self.term_at(index) == last[2] or self.first_index == index + 1)
+        if continues and self.first_index < index:
+            self._drop_before(index - 1 - self.first_index)
+            self._entries[0], self._entries[1] = before, last
+        elif not continues or self._entries[0] != before:
+            rest = self._entries[index + 1 - self.first_index :] if continues else []
+            self.clear()
+            for entry in (before, last, *rest):
+                self.add(*entry)
+        self._commit = max(index, min(self._commit, self.last_index))
 
     # -- what the core calls
 
     def add(self, command: bytes, idx: int, term: int) -> None:
-        assert not self._entries or idx == self._entries[-1][1] + 1, "the log has no holes"
-        self._entries.append((command, idx, term))
-        kind, payload = split(command)
-        self._note(["a", idx, term, kind, payload])
+        assert not self._entries or idx == self.last_index + 1, f"entry {idx} added behind {self.last_index}"
+        self._push((command, idx, term))
+        self._stage(Add(idx, term, command))
+        self._mark = max(self._mark, idx)
 
     def clear(self) -> None:
-        self._entries = []
-        self._note(["c"])
+        self._drop_from(0)
+        self.durable_index = 0
+        self._stage(Reset())
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
-        if entryFrom < len(self._entries):
-            assert self._entries[entryFrom][1] > self._commit, "a committed entry cannot be taken back"
-            self._note(["f", self._entries[entryFrom][1]])
-            del self._entries[entryFrom:]
+        index = self._entries[0][1] + entryFrom
+        self._drop_from(entryFrom)
+        self.durable_index = min(self.durable_index, index - 1)
+        self._stage(Cut(index))
 
     def deleteEntriesTo(self, entryTo: int) -> None:
-        """Forget what a snapshot covers; the segments that held it go with the next flush."""
-        self._entries = self._entries[entryTo:]
-        self._rewrite()
+        """A snapshot covers the first `entryTo` entries."""
+        self._drop_before(entryTo - self._tail_entries)
 
-    def __getitem__(self, item: Any) -> Any:
-        return self._entries[item]
+    def __getitem__(self, place: Any) -> Any:
+        return self._entries[place]
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
-        if raftCommitIndex != self._commit:
-            self._commit = raftCommitIndex
-            # Only saves work after a restart: not worth a sync of its own.
-            self._operations.append(["i", raftCommitIndex])
+        # Not urgent: it goes with the next frame. One that is lost is learnt again from the leader.
+        self._commit = raftCommitIndex
 
     def getRaftCommitIndex(self) -> int:
-        return min(self._commit, self._entries[-1][1]) if self._entries else 0
+        # Below what a snapshot covers it never is; above the end of the log it says nothing.
+        return min(self._commit, self.last_index) if self._entries else 1
 
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
-        if (term, votedForNodeId) != (self._term, self._vote):
-            self._term, self._vote = term, votedForNodeId
-            self._note(["t", term, votedForNodeId])
+        self._term, self._voted_for = term, votedForNodeId or ""
+        self.position += 1
 
     def getCurrentTerm(self) -> int:
         return self._term
 
     def getVotedForNodeId(self) -> str | None:
-        return self._vote
+        return self._voted_for or None
 
     def onOneSecondTimer(self) -> None:
-        """Nothing is written by a clock here."""
+        """Nothing waits for a timer here."""
 
     def _destroy(self) -> None:
-        self.close()
+        """The engine flushes and closes."""
 
-    # -- what the engine calls
+    # -- what the guard and the engine ask
 
     @property
     def first_index(self) -> int:
@@ -129,168 +201,87 @@ class SealedJournal(CoreJournal):
 
     @property
     def last_index(self) -> int:
-        return self._entries[-1][1]
+        return self._entries[-1][1] if self._entries else 0
+
+    @property
+    def last_term(self) -> int:
+        return self._entries[-1][2] if self._entries else 0
+
+    @property
+    def bytes(self) -> int:
+        """Size of all commands in memory."""
+        return self._bytes
+
+    @property
+    def changes(self) -> tuple[tuple[int, MemberChange], ...]:
+        """The membership changes in the log, with their indexes."""
+        return tuple(self._changes)
 
     def term_at(self, index: int) -> int | None:
-        """Return the term of the entry at `index`, None when it is not in the journal."""
-        if not self._entries or not self.first_index <= index <= self.last_index:
-            return None
-        return self._entries[index - self.first_index][2]
+        """Return the term of an entry, None when it is not in the log."""
+        place = index - self._entries[0][1] if self._entries else -1
+        return self._entries[place][2] if 0 <= place < len(self._entries) else None
 
-    def flush(self) -> None:
-        """Make everything noted so far durable. Raises OSError: this member must stop taking part then."""
-        if not self._must_sync:
-            return
-        assert self._file is not None, "the journal is closed"
-        self._write_frame(self._operations)
-        self._operations = []
-        self._must_sync = False
-        os.fdatasync(self._file)
-        if self._size > SEGMENT_BYTES:
-            self._begin_segment()
+    @property
+    def is_staged(self) -> bool:
+        """Whether something waits to be written that somebody may wait for."""
+        return self.position > self._taken_position
 
-    def start_at(self, first: Entry, second: Entry) -> None:
-        """Begin the log with a snapshot's last two entries, keeping what follows them here (repairs S6a).
+    def take(self) -> Staged:
+        """Return all that is staged, as one frame."""
+        frame = Frame(1, self._term, self._voted_for, self._commit, self.peers, tuple(self._operations))
+        staged = Staged(_encoder.encode(frame), self.position, self._mark, self.last_index)
+        self._operations.clear()
+        self._mark = 0
+        self._taken_position = self.position
+        return staged
 
-        After a crash between a snapshot's rename and the journal's trimming the two do not meet otherwise.
-        """
-        if self.term_at(second[1]) == second[2] and self.term_at(first[1]) == first[2]:
-            self._entries = self._entries[first[1] - self.first_index :]
-        else:
-            self._entries = [first, second]
-        self._commit = max(self._commit, second[1])
-        self._rewrite()
+    def mark_durable(self, staged: Staged) -> None:
+        """The frame, and all before it, is on the disk."""
+        self.durable_position = staged.position
+        # What was cut since has lowered it already, and what was added behind the cut is not on the disk.
+        if not any(isinstance(o, Cut | Reset) for o in self._operations):
+            self.durable_index = staged.last_index
 
-    def close(self) -> None:
-        if self._file is not None:
-            if self._must_sync:
-                self.flush()
-            os.close(self._file)
-            self._file = None
+    def tell_peers(self, peers: tuple[Member, ...]) -> None:
+        """Remember whom this member was told about, until its first snapshot names the members."""
+        self.peers = peers
+        self.position += 1
 
-    # -- writing
-
-    def _note(self, operation: list[Any]) -> None:
+    def _stage(self, operation: Operation) -> None:
         self._operations.append(operation)
-        self._must_sync = True
+        self.position += 1
 
-    def _write_frame(self, operations: list[list[Any]]) -> None:
-        assert self._file is not None, "the journal is closed"
-        assert self._seal is not None, "a segment has a sealer"
-        plain = msgspec.msgpack.encode(operations)
-        number = self._next_frame
-        header = _FRAME.pack(len(plain) + 16, number)
-        sealed = header + self._seal.seal(number, plain, header)
-        view = memoryview(sealed)
-        while view:
-            view = view[os.write(self._file, view) :]
-        self._next_frame += 1
-        self._size += len(sealed)
+    def _push(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        self._bytes += len(entry[0])
+        change = change_in(entry[0])
+        if change is not None:
+            self._changes.append((entry[1], change))
+            self.changes_version += 1
 
-    def _begin_segment(self) -> None:
-        """Go on in a new file: a segment is never appended to once another process has closed it."""
-        if self._file is not None:
-            os.close(self._file)
-        path = self._directory / f"{self._next_frame:016x}.wal"
-        salt = SYSTEM_ENTROPY.bytes(SALT_BYTES)
-        # Of the same number is only one that holds no frame: nothing was ever written to it.
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.write(self._file, MAGIC + salt + _FIRST.pack(self._next_frame))
-        os.fdatasync(self._file)
-        sync_directory(self._directory)
-        self._seal = self._sealer.for_file(_KIND, salt)
-        self._size = _HEADER_BYTES
+    def _drop_from(self, place: int) -> None:
+        if place >= len(self._entries):
+            return
+        index = self._entries[place][1]
+        self._bytes -= sum(len(e[0]) for e in self._entries[place:])
+        del self._entries[place:]
+        self._keep_changes(lambda i: i < index)
 
-    def _rewrite(self) -> None:
-        """Write the whole present state into a new segment, then delete the older ones (repairs S6b)."""
-        older = sorted(self._directory.glob("*.wal"))
-        self._begin_segment()
-        operations: list[list[Any]] = [["c"], ["t", self._term, self._vote], ["i", self._commit]]
-        for command, index, term in self._entries:
-            kind, payload = split(command)
-            operations.append(["a", index, term, kind, payload])
-        self._operations, self._must_sync = operations, True
-        self.flush()
-        current = f"{self._next_frame - 1:016x}.wal"
-        for path in older:
-            if path.name < current:
-                path.unlink()
-        sync_directory(self._directory)
+    def _drop_before(self, place: int) -> None:
+        if place <= 0:
+            return
+        self._bytes -= sum(len(e[0]) for e in self._entries[:place])
+        del self._entries[:place]
+        first = self._entries[0][1] if self._entries else 0
+        self._keep_changes(lambda i: i >= first)
 
-    # -- reading
+    def _keep_changes(self, keep: Any) -> None:
+        kept = [(index, change) for index, change in self._changes if keep(index)]
+        if len(kept) != len(self._changes):
+            self._changes = kept
+            self.changes_version += 1
 
-    def _read(self) -> None:
-        segments = sorted(self._directory.glob("*.wal"))
-        for position, path in enumerate(segments):
-            is_last = position == len(segments) - 1
-            following = None if is_last else int(segments[position + 1].stem, 16)
-            for operations in self._frames(path, following):
-                for operation in operations:
-                    self._replay(operation)
-        self._commit = self.getRaftCommitIndex()
-
-    def _frames(self, path: Path, following: int | None) -> Iterator[list[list[Any]]]:
-        """Yield the operations of each frame; stop at a torn end. Raises JournalDamaged."""
-        data = path.read_bytes()
-        if len(data) < _HEADER_BYTES:
-            if following is None:
-                return  # the crash came before its header was whole
-            raise JournalDamaged(f"{path} is cut off in its header")
-        salt = data[len(MAGIC) : len(MAGIC) + SALT_BYTES]
-        (first,) = _FIRST.unpack(data[len(MAGIC) + SALT_BYTES : _HEADER_BYTES])
-        if not data.startswith(MAGIC) or (self._next_frame != first and self._next_frame != 1):
-            raise JournalDamaged(f"{path} does not continue the segment before it")
-        self._next_frame = first
-        seal = self._sealer.for_file(_KIND, salt)
-        at = _HEADER_BYTES
-        while at < len(data):
-            frame = self._open_frame(data, at, seal, self._next_frame)
-            if frame is None:
-                if following is not None and following != self._next_frame:
-                    raise JournalDamaged(f"{path} is damaged at byte {at}: frames after it are missing")
-                if self._valid_after(data, at, seal):
-                    raise JournalDamaged(f"{path} is damaged at byte {at}, with valid frames after it")
-                log.warning("cut a torn frame off the journal", file=path, at=at, bytes=len(data) - at)
-                return
-            operations, at = frame
-            self._next_frame += 1
-            yield operations
-
-    @staticmethod
-    def _open_frame(data: bytes, at: int, seal: FileSealer, number: int) -> tuple[list[list[Any]], int] | None:
-        if at + _FRAME.size > len(data):
-            return None
-        header = data[at : at + _FRAME.size]
-        length, found = _FRAME.unpack(header)
-        end = at + _FRAME.size + length
-        if found != number or end > len(data):
-            return None
-        try:
-            return msgspec.msgpack.decode(seal.open(number, data[at + _FRAME.size : end], header)), end
-        except (SealBroken, msgspec.DecodeError):
-            return None
-
-    def _valid_after(self, data: bytes, at: int, seal: FileSealer) -> bool:
-        """Whether a whole frame follows the bad one: then this is no torn end."""
-        if at + _FRAME.size > len(data):
-            return False
-        length, _ = _FRAME.unpack(data[at : at + _FRAME.size])
-        return self._open_frame(data, at + _FRAME.size + length, seal, self._next_frame + 1) is not None
-
-    def _replay(self, operation: list[Any]) -> None:
-        match operation:
-            case ["a", index, term, kind, payload]:
-                try:
-                    self._entries.append((join(kind, payload), index, term))
-                except ForeignCommand as error:
-                    raise JournalDamaged(f"entry {index} cannot be read: {error}") from error
-            case ["f", index]:
-                del self._entries[index - self._entries[0][1] :]
-            case ["c"]:
-                self._entries = []
-            case ["t", term, vote]:
-                self._term, self._vote = term, vote
-            case ["i", index]:
-                self._commit = index
-            case _:
-                raise JournalDamaged(f"the journal holds an operation that this version does not know: {operation[:1]}")
+    def _mark_all_durable(self) -> None:
+        self.durable_position = self._taken_position = self.position
+        self.durable_index = self.last_index

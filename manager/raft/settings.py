@@ -37,6 +37,9 @@ class RaftSettings(Struct, frozen=True, kw_only=True):
     snapshot_bytes: int = 64 * 1024 * 1024
     """A snapshot is written when the journal grew by either of the two since the last one."""
 
+    snapshot_tail_entries: int = 1_000
+    """Entries that a snapshot covers and that are kept, so that a slow follower need not be given a snapshot."""
+
     payload_bytes_max: int = 1_572_864
     """Largest single proposal."""
 

@@ -1,0 +1,191 @@
+"""What a member keeps on its disk, opened together: journal, snapshots, and the members they imply.
+
+    <directory>/journal/    the write-ahead log (wal.py)
+    <directory>/snapshots/  raft snapshots (snapshots.py), and the marker that tells the core there is one
+
+The first manager begins with a snapshot of the empty state whose only member is itself. So everybody's members
+are those of a snapshot and the changes behind it, and whoever joins always begins with a snapshot as well.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyswarm.manager.raft import membership
+from pyswarm.manager.raft.commands import NOOP_COMMAND
+from pyswarm.manager.raft.journal import Add, Frame, Journal, decode_frame
+from pyswarm.manager.raft.port import Member, StateMachine
+from pyswarm.manager.raft.settings import RaftSettings
+from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotStore, SnapshotWriter
+from pyswarm.manager.raft.wal import JournalDamaged, Wal
+from pyswarm.manager.sealing.sealer import Sealer
+from pyswarm.proto.certificate_files import sync_directory
+from pyswarm.proto.entropy import Entropy
+
+FIRST_INDEX = 2
+"""Where the first manager's snapshot of the empty state stands: behind two empty entries, as the core wants it."""
+
+_MARKER = "present"
+
+
+class Members:
+    """The members as snapshot and log have them, and what else is known about raft ids."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._base: dict[str, Member] = {}
+        self._base_index = 0
+        self._seen = (-1, -1)
+        self._present: dict[str, Member] = {}
+        self._removed: set[str] = set()
+        self._reported = (-1, -1)
+
+    def rebase(self, header: SnapshotHeader) -> None:
+        """Go on from a snapshot."""
+        self._refresh()
+        self._base = {member.raft_id: member for member in header.members}
+        self._base_index = header.index
+
+    def present(self) -> dict[str, Member]:
+        """Return the members by raft id; without a snapshot, whom this member was told about."""
+        self._refresh()
+        return self._present
+
+    def at(self, index: int) -> dict[str, Member]:
+        """Return the members once the entry at `index` was in the log; not before the snapshot."""
+        return membership.after(self._base, self._journal.changes, beyond=self._base_index, up_to=index)
+
+    def known(self, raft_id: str) -> Member | None:
+        return self.present().get(raft_id)
+
+    def was_removed(self, raft_id: str) -> bool:
+        """Whether a change since this member's start, or in its log, removed that member; ids are never reused."""
+        self._refresh()
+        return raft_id in self._removed and raft_id not in self._present
+
+    def last_change_index(self) -> int:
+        changes = self._journal.changes
+        return changes[-1][0] if changes else 0
+
+    def has_changed(self) -> bool:
+        """Return, once per change, whether the members may be others than before."""
+        self._refresh()
+        changed, self._reported = self._reported != self._seen, self._seen
+        return changed
+
+    def _refresh(self) -> None:
+        now = (self._journal.changes_version, self._base_index)
+        if now == self._seen:
+            return
+        self._seen = now
+        changes = self._journal.changes
+        self._removed |= {change.member.raft_id for _, change in changes if change.kind == "rem"}
+        if self._base_index:
+            self._present = membership.after(self._base, changes, beyond=self._base_index)
+        else:
+            self._present = {member.raft_id: member for member in self._journal.peers}
+
+
+class DiskState:
+    def __init__(
+        self, *, directory: Path, journal: Journal, wal: Wal, snapshots: SnapshotStore, machine: StateMachine
+    ) -> None:
+        self.journal = journal
+        self.wal = wal
+        self.snapshots = snapshots
+        self.members = Members(journal)
+        self.header: SnapshotHeader | None = None
+        """Of the newest snapshot; None until this member was given its first one."""
+        self.marker = directory / "snapshots" / _MARKER
+        self.bytes_at_snapshot = 0
+        self.is_closed = False
+        self._machine = machine
+
+    def snapshot_taken(self, header: SnapshotHeader) -> None:
+        """A snapshot was written or received, and is on the disk."""
+        self.header = header
+        self.members.rebase(header)
+
+    def restore_received(self, header: SnapshotHeader, writer: SnapshotWriter) -> None:
+        """Bring a received snapshot to the disk and into the state machine; only then does it get its name.
+
+        Blocking. The order matters: a snapshot that cannot be restored must not be found at the next start.
+        """
+        aside = writer.sync()
+        try:
+            _, reader = self.snapshots.open_aside(aside)
+            try:
+                self._machine.restore(header.index, reader.pieces())
+            finally:
+                reader.close()
+        except BaseException:
+            writer.abort()
+            raise
+        writer.publish()
+        self.snapshots.delete_before(header.index)
+
+
+def has_state(directory: Path) -> bool:
+    """Whether a group's state is there: a member that was never given a snapshot has none."""
+    return any(path.name.removeprefix("snapshot-").isdecimal() for path in (directory / "snapshots").glob("snapshot-*"))
+
+
+def open_state(
+    directory: Path,
+    *,
+    sealer: Sealer,
+    member: Member,
+    members: Sequence[Member],
+    machine: StateMachine,
+    settings: RaftSettings,
+    entropy: Entropy,
+) -> DiskState:
+    """Read the disk and restore `machine`; make the first state where there is none. Blocking.
+
+    Raises:
+        JournalDamaged, RaftSnapshotDamaged: it cannot be believed, and says what to do.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    snapshots = SnapshotStore(directory / "snapshots", sealer, entropy)
+    snapshots.prepare()
+    wal = Wal(directory / "journal", sealer, segment_bytes=settings.segment_bytes, entropy=entropy)
+    journal = Journal(tail_entries=settings.snapshot_tail_entries)
+    frames: list[Frame] = []
+    for segment, content in wal.recover():
+        frame = decode_frame(content)
+        frames.append(frame)
+        wal.set_mark(segment, max((o.index for o in frame.operations if isinstance(o, Add)), default=0))
+    journal.replay(frames)
+    state = DiskState(directory=directory, journal=journal, wal=wal, snapshots=snapshots, machine=machine)
+
+    found = snapshots.open_newest()
+    if found is None and not frames and tuple(members) == (member,):
+        snapshots.write(_first_header(member), machine.snapshot())
+        found = snapshots.open_newest()
+    if found is None:
+        _await_admission(state, members, is_new=not frames)
+    else:
+        header, reader = found
+        try:
+            if not frames and header.index > FIRST_INDEX:
+                raise JournalDamaged(f"{directory} holds a snapshot but no journal: this member's votes are forgotten")
+            machine.restore(header.index, reader.pieces())
+        finally:
+            reader.close()
+        journal.begin_at_snapshot(header.before, header.last)
+        state.snapshot_taken(header)
+        state.marker.touch()
+    sync_directory(directory)
+    return state
+
+
+def _first_header(member: Member) -> SnapshotHeader:
+    before, last = ((NOOP_COMMAND, index, 0) for index in (FIRST_INDEX - 1, FIRST_INDEX))
+    return SnapshotHeader(before, last, (member,))
+
+
+def _await_admission(state: DiskState, members: Sequence[Member], *, is_new: bool) -> None:
+    state.marker.unlink(missing_ok=True)
+    if is_new:
+        state.journal.tell_peers(tuple(members))
+    elif state.journal.last_index >= FIRST_INDEX:
+        raise JournalDamaged("the journal goes on behind a snapshot, and that snapshot is missing")

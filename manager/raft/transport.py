@@ -1,0 +1,410 @@
+"""Streams between managers: TLS 1.3, both certificates required, one stream in each direction.
+
+Every member dials every other and only sends on what it dialled; it only receives on what it accepted. The first
+frame says who dials; the certificate must say the same (CN = node id, OU = swarm-manager, O = our cluster), so no
+claimed name is believed. Contexts are fetched for each connection, so renewed certificates are taken up. What is
+sent while there is no link is dropped: consensus asks again. Messages: codec.py; what they mean: guard.py.
+"""
+
+import asyncio
+import socket
+import ssl
+from contextlib import suppress
+from typing import Protocol
+
+from pyswarm.manager.raft.codec import BadMessage, FrameReader, Hello, Message, decode, encode_frame
+from pyswarm.manager.raft.port import Member
+from pyswarm.manager.raft.settings import TlsProvider
+from pyswarm.proto.backoff import Backoff
+from pyswarm.proto.entropy import Entropy
+from pyswarm.proto.errors import PermissionDenied, SwarmError, Unavailable
+from pyswarm.proto.identity import MANAGER_NAME, NodeIdentity, identity_of
+from pyswarm.proto.log import get_logger
+from pyswarm.proto.model.states import Role
+
+log = get_logger(__name__)
+
+PROTOCOL = 1
+SEND_BUFFER_BYTES = 32 * 1024 * 1024
+"""A link that is behind by more is cut; consensus asks again on the next one."""
+
+HANDSHAKE_SECONDS = 5.0
+CONNECT_SECONDS = 3.0
+SILENT_SECONDS = 3
+"""A link whose bytes are not acknowledged for this long is dead, whatever the kernel would still try."""
+
+STRANGERS_MAX = 16
+REDIAL = Backoff(first_seconds=0.05, cap_seconds=0.5)
+
+
+class LinkHandler(Protocol):
+    """What the transport tells; every call on the event loop."""
+
+    def admit(self, member: Member) -> str:
+        """Return why `member`, whose certificate is good, may not talk to us; "" when it may."""
+
+    def received(self, member: Member, message: Message) -> None:
+        """Raises BadMessage to have the link closed."""
+
+    def link_up(self, raft_id: str) -> None: ...
+
+    def link_down(self, raft_id: str) -> None: ...
+
+
+class TlsTransport:
+    """Implements `guard.Network`."""
+
+    def __init__(
+        self,
+        *,
+        member: Member,
+        cluster_id: str,
+        tls: TlsProvider,
+        listen: tuple[str, int],
+        handler: LinkHandler,
+        entropy: Entropy,
+    ) -> None:
+        self._self = member
+        self._cluster_id = cluster_id
+        self._tls = tls
+        self._listen = listen
+        self._handler = handler
+        self._entropy = entropy
+        self._peers: dict[str, _Peer] = {}
+        self._strangers: set[str] = set()
+        self._accepted: set[_Incoming] = set()
+        self._server: asyncio.Server | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._is_closed = False
+
+    # -- life
+
+    async def bind(self) -> None:
+        """Take the port; nothing is accepted before `run`. Raises Unavailable when it is not to be had."""
+        host, port = self._listen
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(lambda: _Incoming(self), host, port, start_serving=False)
+        except OSError as error:
+            raise Unavailable(
+                f"the raft port {host}:{port} cannot be used: {error.strerror or error}",
+                remedy="Stop what uses it, or let this node listen on another address.",
+            ) from error
+
+    async def run(self) -> None:
+        """Accept and dial until cancelled."""
+        assert self._server is not None, "bind comes first"
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for peer in list(self._peers.values()):
+                    peer.start(group)
+                await self._server.start_serving()
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self._group = None
+            self.close()
+
+    def close(self) -> None:
+        """Cut every link at once. May be called again."""
+        self._is_closed = True
+        if self._server is not None:
+            self._server.close()
+        for incoming in list(self._accepted):
+            incoming.abort()
+        for raft_id in list(self._peers):
+            self._remove(raft_id)
+
+    # -- guard.Network
+
+    def send(self, raft_id: str, message: Message) -> None:
+        peer = self._peers.get(raft_id)
+        if peer is not None:
+            peer.send(message)
+
+    def add_peer(self, member: Member) -> None:
+        """Keep a link to `member` from now on."""
+        self._strangers.discard(member.raft_id)
+        self._add(member)
+
+    def drop_peer(self, raft_id: str) -> None:
+        self._strangers.discard(raft_id)
+        self._remove(raft_id)
+        for incoming in [i for i in self._accepted if i.sender is not None and i.sender.raft_id == raft_id]:
+            incoming.abort()
+
+    def _add(self, member: Member) -> None:
+        if member.raft_id == self._self.raft_id or member.raft_id in self._peers or self._is_closed:
+            return
+        peer = self._peers[member.raft_id] = _Peer(self, member)
+        if self._group is not None:
+            peer.start(self._group)
+
+    def _remove(self, raft_id: str) -> None:
+        peer = self._peers.pop(raft_id, None)
+        if peer is not None:
+            peer.stop()
+
+    # -- what the links use
+
+    async def secure(self, transport: asyncio.Transport, incoming: "_Incoming") -> None:
+        """Do the handshake of an accepted connection and check whose it is."""
+        remote = transport.get_extra_info("peername")
+        try:
+            context, _ = self._tls()
+            secured = await asyncio.get_running_loop().start_tls(
+                transport, incoming, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            )
+            assert secured is not None
+            incoming.secured(secured, self._identity(secured))
+        except (OSError, SwarmError) as error:
+            # ssl.SSLError, reset and handshake timeout are all OSError.
+            log.warning("connection between managers refused", remote=_address(remote), reason=_reason(error))
+            transport.abort()
+            self.closed(incoming)
+
+    def accepted(self, incoming: "_Incoming", transport: asyncio.Transport) -> None:
+        if self._group is None or self._is_closed:
+            transport.abort()
+            return
+        self._accepted.add(incoming)
+        self._group.create_task(self.secure(transport, incoming), name="raft-handshake")
+
+    def greeted(self, incoming: "_Incoming", hello: Hello, identity: NodeIdentity) -> None:
+        """Check the first frame against the certificate. Raises PermissionDenied."""
+        sender = hello.sender
+        if hello.protocol != PROTOCOL:
+            raise PermissionDenied(f"{sender.node_id} speaks protocol {hello.protocol}, this manager {PROTOCOL}")
+        if sender.node_id != identity.node_id:
+            raise PermissionDenied(f"node {identity.node_id} claims to be {sender.node_id}")
+        if hello.receiver_raft_id != self._self.raft_id:
+            raise PermissionDenied(f"{sender.node_id} looks for an earlier membership of this node")
+        if sender.raft_id == self._self.raft_id:
+            raise PermissionDenied(f"{sender.node_id} claims this member's own raft id")
+        refusal = self._handler.admit(sender)
+        if refusal:
+            raise PermissionDenied(refusal)
+        if sender.raft_id not in self._peers:
+            if len(self._strangers) >= STRANGERS_MAX:
+                raise PermissionDenied(f"{sender.node_id} is one unknown manager too many")
+            self._strangers.add(sender.raft_id)
+            self._add(sender)
+
+    def receive(self, sender: Member, frame: bytes) -> None:
+        message = decode(frame)
+        if isinstance(message, Hello):
+            raise BadMessage(f"{sender.node_id} greets twice")
+        self._handler.received(sender, message)
+
+    def closed(self, incoming: "_Incoming") -> None:
+        self._accepted.discard(incoming)
+        sender = incoming.sender
+        if sender is not None and sender.raft_id in self._strangers:
+            self._strangers.discard(sender.raft_id)
+            self._remove(sender.raft_id)
+
+    async def dial(self, peer: "_Peer") -> None:
+        """Keep a link to one peer: dial, wait until it is lost, dial again."""
+        loop = asyncio.get_running_loop()
+        member = peer.member
+        host, _, port = member.raft_addr.rpartition(":")
+        attempt = 0
+        told = ""
+        while True:
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    _, context = self._tls()
+                    transport, outgoing = await loop.create_connection(
+                        _Outgoing, host.strip("[]"), int(port), ssl=context, server_hostname=MANAGER_NAME
+                    )
+                try:
+                    self._check_dialled(member, transport)
+                    _keep_lively(transport)
+                    transport.write(encode_frame(Hello(PROTOCOL, self._self, member.raft_id)))
+                    began = loop.time()
+                    peer.linked(transport)
+                    await outgoing.lost
+                    attempt = 0 if loop.time() - began > 1.0 else attempt + 1
+                    told = ""
+                finally:
+                    peer.unlinked()
+                    if not peer.is_stopped:
+                        transport.abort()
+            except (OSError, SwarmError) as error:
+                # TimeoutError and ssl.SSLError are OSError. Said once, not at every attempt.
+                if _reason(error) != told:
+                    told = _reason(error)
+                    log.warning("manager not reached", node=member.node_id, addr=member.raft_addr, reason=told)
+                attempt += 1
+            await asyncio.sleep(REDIAL.delay_seconds(attempt, self._entropy.uniform(0, 1)))
+
+    def _check_dialled(self, member: Member, transport: asyncio.Transport) -> None:
+        identity = self._identity(transport)
+        if identity.node_id != member.node_id:
+            raise PermissionDenied(f"node {identity.node_id}, not {member.node_id}, answers at {member.raft_addr}")
+
+    def _identity(self, transport: asyncio.Transport) -> NodeIdentity:
+        connection: ssl.SSLObject = transport.get_extra_info("ssl_object")
+        certificate = connection.getpeercert(binary_form=True)
+        if certificate is None:
+            raise PermissionDenied("the peer showed no certificate")
+        identity = identity_of(ssl.DER_cert_to_PEM_cert(certificate).encode())
+        if identity.cluster_id != self._cluster_id:
+            raise PermissionDenied(f"node {identity.node_id} belongs to the cluster {identity.cluster_id}")
+        if identity.role is not Role.MANAGER:
+            raise PermissionDenied(f"node {identity.node_id} is no manager")
+        return identity
+
+    def link_up(self, raft_id: str) -> None:
+        self._handler.link_up(raft_id)
+
+    def link_down(self, raft_id: str) -> None:
+        if not self._is_closed:
+            self._handler.link_down(raft_id)
+
+
+class _Peer:
+    """Somebody to dial, and the link to it while there is one."""
+
+    def __init__(self, owner: TlsTransport, member: Member) -> None:
+        self._owner = owner
+        self.member = member
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.is_stopped = False
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        self._task = group.create_task(self._owner.dial(self), name=f"raft-dial-{self.member.node_id}")
+
+    def stop(self) -> None:
+        self.is_stopped = True
+        if self._transport is not None:
+            # What was said last (a hand-over, a farewell) still goes out.
+            self._transport.close()
+        if self._task is not None:
+            self._task.cancel()
+
+    def send(self, message: Message) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size() > SEND_BUFFER_BYTES:
+            log.warning("manager does not keep up: link cut", node=self.member.node_id)
+            transport.abort()
+            self.unlinked()
+            return
+        transport.write(encode_frame(message))
+
+    def linked(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._owner.link_up(self.member.raft_id)
+
+    def unlinked(self) -> None:
+        if self._transport is not None:
+            self._transport = None
+            if not self.is_stopped:
+                self._owner.link_down(self.member.raft_id)
+
+
+class _Outgoing(asyncio.Protocol):
+    """A dialled connection; the other side says nothing on it."""
+
+    def __init__(self) -> None:
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.abort()  # type: ignore[attr-defined]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+
+class _Incoming(asyncio.Protocol):
+    """An accepted connection: handshake, greeting, then messages."""
+
+    def __init__(self, owner: TlsTransport) -> None:
+        self._owner = owner
+        self._plain: asyncio.Transport | None = None
+        self._secured: asyncio.Transport | None = None
+        self._identity: NodeIdentity | None = None
+        self._frames = FrameReader()
+        self._early: list[bytes] = []
+        self.sender: Member | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._plain = transport
+        # Not a byte is read before the handshake takes over.
+        transport.pause_reading()
+        _keep_lively(transport)
+        self._owner.accepted(self, transport)
+
+    def secured(self, transport: asyncio.Transport, identity: NodeIdentity) -> None:
+        self._secured = transport
+        self._identity = identity
+        early, self._early = self._early, []
+        for data in early:
+            self.data_received(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._identity is None:
+            # Came with the last bytes of the handshake; kept until it is known whose they are.
+            self._early.append(data)
+            return
+        try:
+            for frame in self._frames.feed(data):
+                if self.sender is None:
+                    self._greet(frame)
+                else:
+                    self._owner.receive(self.sender, frame)
+        except (BadMessage, PermissionDenied) as error:
+            log.warning(
+                "connection between managers refused",
+                remote=_address(self._plain.get_extra_info("peername") if self._plain else None),
+                node=self._identity.node_id,
+                reason=error.message,
+            )
+            self.abort()
+
+    def _greet(self, frame: bytes) -> None:
+        assert self._identity is not None
+        hello = decode(frame)
+        if not isinstance(hello, Hello):
+            raise BadMessage("a stream does not begin with a greeting")
+        self._owner.greeted(self, hello, self._identity)
+        self.sender = hello.sender
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.closed(self)
+
+    def abort(self) -> None:
+        transport = self._secured or self._plain
+        if transport is not None:
+            transport.abort()
+
+
+def _keep_lively(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel notice a peer that is gone without a word: a cut cable, a machine that lost power."""
+    connection: socket.socket | None = transport.get_extra_info("socket")
+    if connection is None:
+        return
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, SILENT_SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS * 1000)
+
+
+def _address(remote: object) -> str:
+    return f"{remote[0]}:{remote[1]}" if isinstance(remote, tuple) else "?"
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, SwarmError) else str(error) or type(error).__name__
