@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -306,7 +307,7 @@ class RaftEngine:
         if not self._core.is_leader or self._is_handing_over:
             return
         for batch in self._proposals.next_batches():
-            self._core.submit([p.payload for p in batch], lambda r, why, b=batch: self._entry_done(b, r, why))
+            self._core.submit([p.payload for p in batch], partial(self._entry_done, batch))
 
     def _entry_done(self, batch: list[Proposal], result: Any, why: int) -> None:
         if why == FAIL_REASON.SUCCESS:

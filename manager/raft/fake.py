@@ -47,12 +47,12 @@ class SingleNodeConsensus:
     def watch_leadership(self) -> AsyncIterator[Leadership]:
         return self._board.watch()
 
-    async def propose(self, payload: bytes, *, timeout_seconds: float = 10.0) -> tuple[int, bytes]:
+    async def propose(self, payload: bytes, *, timeout_seconds: float = 10.0) -> tuple[int, bytes]:  # noqa: ARG002
         await self._must_lead()
         self._index += 1
         return self._index, self._machine.apply(self._index, payload)
 
-    async def read_barrier(self, *, timeout_seconds: float = 5.0) -> int:
+    async def read_barrier(self, *, timeout_seconds: float = 5.0) -> int:  # noqa: ARG002
         await self._must_lead()
         return self._index
 

@@ -18,7 +18,7 @@ The core believes a peer "connected" exactly while it may send to it: `_show` an
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from pyswarm.manager.raft.appends import Rewind, check_append, fit
+from pyswarm.manager.raft.appends import Rewind, Suffix, check_append, fit
 from pyswarm.manager.raft.codec import (
     Append,
     AppendReply,
@@ -353,7 +353,9 @@ class Guard(Transport):  # type: ignore[misc]
             self._on_append(node, message, sign_of_life)
 
     def _on_append(self, node: RaftNode, message: Append, sign_of_life: dict[str, Any]) -> None:
-        step = Rewind(1) if self.is_virgin else fit(message, self._journal, committed=self.committed)
+        step: Rewind | Suffix = Rewind(1)
+        if not self.is_virgin:
+            step = fit(message, self._journal, committed=self.committed)
         if isinstance(step, Rewind):
             self._deliver(node, sign_of_life)
             self._promise(node.id, AppendReply(self.term, message.sequence, step.next_index, is_success=False))
@@ -544,10 +546,8 @@ class Guard(Transport):  # type: ignore[misc]
         if raft_id in self._shown or raft_id not in self._linked or raft_id not in self._nodes:
             return
         progress = self._progress.get(raft_id)
-        if progress is None:
-            may = self._may_stand
-        else:
-            may = progress.snapshot is None and not progress.is_window_full
+        # A follower's peers are shown only while it may stand for election.
+        may = self._may_stand if progress is None else progress.may_be_sent_to
         if may:
             self._shown.add(raft_id)
             self._onNodeConnected(self._nodes[raft_id])

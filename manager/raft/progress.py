@@ -35,6 +35,10 @@ class Progress:
     under_way_bytes: int = 0
 
     @property
+    def may_be_sent_to(self) -> bool:
+        return self.snapshot is None and not self.is_window_full
+
+    @property
     def is_window_full(self) -> bool:
         return self.under_way_bytes > WINDOW_BYTES
 

@@ -170,7 +170,7 @@ class TlsTransport:
         self._accepted.add(incoming)
         self._group.create_task(self.secure(transport, incoming), name="raft-handshake")
 
-    def greeted(self, incoming: "_Incoming", hello: Hello, identity: NodeIdentity) -> None:
+    def greeted(self, hello: Hello, identity: NodeIdentity) -> None:
         """Check the first frame against the certificate. Raises PermissionDenied."""
         sender = hello.sender
         if hello.protocol != PROTOCOL:
@@ -316,11 +316,11 @@ class _Outgoing(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:  # noqa: ARG002
         assert self._transport is not None
         self._transport.abort()  # type: ignore[attr-defined]
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if not self.lost.done():
             self.lost.set_result(None)
 
@@ -377,10 +377,10 @@ class _Incoming(asyncio.Protocol):
         hello = decode(frame)
         if not isinstance(hello, Hello):
             raise BadMessage("a stream does not begin with a greeting")
-        self._owner.greeted(self, hello, self._identity)
+        self._owner.greeted(hello, self._identity)
         self.sender = hello.sender
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._owner.closed(self)
 
     def abort(self) -> None:

@@ -35,8 +35,8 @@ class JournalDamaged(Internal):
     """What is on disk is not what was written, in a place where no crash can have torn it."""
 
     remedy = (
-        "Do not repair it by hand. If the other managers form a majority: demote or remove this node "
-        "(`pyswarm node rm --force`), clear its state and let it join again. Otherwise restore a backup of this manager."
+        "Do not repair it by hand. If the other managers form a majority: remove this node "
+        "(`pyswarm node rm --force`), clear its state and let it join again. Otherwise restore a backup of it."
     )
 
 
