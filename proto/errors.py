@@ -14,6 +14,7 @@ code, remedy) and makes the same class again on the other side, so that the comm
         NotLeader          this manager does not lead (`leader` names who does, if known)
         NotAManager
       Unavailable          no quorum, unreachable, shutting down: may work later
+        Unreachable        the peer did not answer at all
       OutcomeUnknown       a write may or may not have been committed
       PermissionDenied     the certificate's role does not allow it
         JoinTokenInvalid
@@ -91,6 +92,12 @@ class NotAManager(FailedPrecondition):
 
 class Unavailable(SwarmError):
     code = "unavailable"
+
+
+class Unreachable(Unavailable):
+    """The peer itself could not be asked: nothing reached it, or nothing came back."""
+
+    code = "unreachable"
 
 
 class OutcomeUnknown(Unavailable):

@@ -32,7 +32,7 @@ _ENTRY = """\
 #!/bin/sh
 # Serve /site; end at once when told to: the first process of a container has no default for SIGTERM.
 trap 'kill $server 2>/dev/null; exit 0' TERM INT
-address=$(hostname -i 2>/dev/null || ip -4 -o addr show dev eth0 2>/dev/null | awk '{print $4}' | cut -d/ -f1)
+address=$(ip -4 -o addr show dev eth0 2>/dev/null | awk '{print $4}' | cut -d/ -f1)
 mkdir -p /tmp/site
 echo {version} > /tmp/site/version
 echo ok > /tmp/site/health

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from pyswarm.proto.codec.errors import from_status
-from pyswarm.proto.errors import SwarmError, Unavailable
+from pyswarm.proto.errors import SwarmError, Unavailable, Unreachable
 from pyswarm.proto.identity import MANAGER_NAME
 from pyswarm.proto.rpc.server import MESSAGE_MAX_BYTES
 
@@ -38,12 +38,12 @@ def translate(error: grpc.aio.AioRpcError, address: str) -> SwarmError:
     code, details = error.code(), error.details() or ""
     if "pyswarm-code" not in metadata:
         if code is grpc.StatusCode.UNAVAILABLE:
-            return Unavailable(
+            return Unreachable(
                 f"cannot reach {address}: {_cause(details)}",
                 remedy="Is the daemon running there, and does a firewall let the connection through?",
             )
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Unavailable(
+            return Unreachable(
                 f"{address} did not answer in time", remedy="It may be overloaded or cut off: try again."
             )
     return from_status(code.value[0], details, metadata)

@@ -7,9 +7,11 @@ import grpc
 import grpc.aio
 import msgspec
 
-from pyswarm.proto.errors import NotLeader, Unavailable
+from pyswarm.proto.errors import NotLeader, Unavailable, Unreachable
 from pyswarm.proto.rpc.access import rule_of
 from pyswarm.proto.rpc.identity import CALLER_KEY, FORWARDED_KEY, current_caller
+
+MAJORITY = "A majority of the managers must run and reach each other; see `pyswarm info`."
 
 Leadership = Callable[[], tuple[bool, str | None]]
 """(whether this manager leads and is ready, the leader's API address if it is known)."""
@@ -47,16 +49,21 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-
 
     def _single(self, method: str, kind: str) -> Callable[[Any, Any], Any]:
         async def behaviour(request: Any, context: Any) -> bytes:
-            call = self._call(method, kind, request, context)
-            response: bytes = await call
+            try:
+                response: bytes = await self._call(method, kind, request, context)
+            except Unreachable as error:
+                raise _cut_off(error) from error
             return response
 
         return behaviour
 
     def _stream(self, method: str, kind: str) -> Callable[[Any, Any], AsyncIterator[bytes]]:
         async def behaviour(request: Any, context: Any) -> AsyncIterator[bytes]:
-            async for response in self._call(method, kind, request, context):
-                yield response
+            try:
+                async for response in self._call(method, kind, request, context):
+                    yield response
+            except Unreachable as error:
+                raise _cut_off(error) from error
 
         return behaviour
 
@@ -69,7 +76,7 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-
             # `leads`: elected between the two looks; asking again finds the loops running.
             raise Unavailable(
                 "the cluster has no leader",
-                remedy="A majority of the managers must run and reach each other; see `pyswarm info`.",
+                remedy=MAJORITY,
             )
         caller = msgspec.msgpack.encode(current_caller())
         call = getattr(self._channel_to(address), kind)(method)
@@ -79,3 +86,8 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-
         if self._channel is None or self._address != address:
             self._channel, self._address = self._open(address), address
         return self._channel
+
+
+def _cut_off(error: Unreachable) -> Unavailable:
+    """What the caller must know: not its own manager is the trouble, but the way from there to the leader."""
+    return Unavailable(f"this manager cannot reach the leader: {error.message}", remedy=MAJORITY)

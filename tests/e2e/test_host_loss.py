@@ -62,6 +62,7 @@ def test_killing_every_manager_at_once_loses_no_object_and_touches_no_container(
     managers = [h for h in web.up() if h.plan.is_manager]
     objects = _objects(web)
     containers = {host.name: web.containers(host) for host in web.up()}
+    assert sum(map(len, containers.values())) == 6
 
     # One signal to each daemon, from their own hosts, with nothing in between.
     pids = {host.name: daemon_pid(host, "pyswarm-manager") for host in managers}

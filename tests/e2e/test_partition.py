@@ -40,5 +40,9 @@ def test_a_cut_off_leader_stops_leading_and_its_writes_are_refused(web: Cluster)
 
     web.lab.host(leader).heal()
     web.recover()
-    replicas = web.pyswarm("service", "ls", "--format", "{{.Replicas}}", on=leader)
-    assert replicas.strip().endswith("/4")
+    # It follows again, and tells what was decided without it.
+    web.until(
+        lambda: web.pyswarm("service", "ls", "--format", "{{.Replicas}}", on=leader).strip().endswith("/4"),
+        "the old leader to follow",
+        10,
+    )

@@ -101,10 +101,10 @@ class Cluster:
     def containers(self, host: LabHost) -> dict[str, int]:
         """Return {task id: pid} of the containers that run on a host, read from the host itself."""
         found = {}
-        for state in (host.state / "var/lib/pyswarm/runtime/containers").glob("*/state.json"):
-            stored = json.loads(state.read_text())
-            if stored.get("pid") and _is_alive(host, stored["pid"]):
-                found[state.parent.name] = stored["pid"]
+        for file in (host.state / "var/lib/pyswarm/runtime/containers").glob("[!.]*/process.json"):
+            stored = json.loads(file.read_text())
+            if _is_alive(host, stored["pid"], stored["start_ticks"]):
+                found[file.parent.name] = stored["pid"]
         return found
 
     def info(self, on: str) -> dict[str, Any]:
@@ -132,8 +132,11 @@ def by_host(replicas: list[Replica]) -> Counter[str]:
     return Counter(replica.host for replica in replicas)
 
 
-def _is_alive(host: LabHost, pid: int) -> bool:
-    return host.run("test", "-d", f"/proc/{pid}", check=False).returncode == 0
+def _is_alive(host: LabHost, pid: int, start_ticks: int) -> bool:
+    """Whether the very process lives: by pid and start time, as the host itself counts them."""
+    stat = host.run("cat", f"/proc/{pid}/stat", check=False).stdout
+    fields = stat.rpartition(")")[2].split()
+    return bool(fields) and fields[0] not in "ZX" and int(fields[19]) == start_ticks
 
 
 def daemon_pid(host: LabHost, daemon: str) -> int:

@@ -344,8 +344,10 @@ class RaftEngine:
         """Post the present leadership, and wake who waits for something to be applied or confirmed."""
         core = self._core
         node = core._getLeader()
-        leader = self._known.get(node.id) if node is not None else None
         leads = bool(core._isLeader())
+        # The core remembers its last leader for ever; one that has fallen silent is none.
+        is_heard = leads or self._guard.silence_seconds() < self._settings.quorum_lost_seconds
+        leader = self._known.get(node.id) if node is not None and is_heard else None
         self._board.post(
             Leadership(
                 term=core.raftCurrentTerm,

@@ -183,6 +183,10 @@ class Guard(Transport):  # type: ignore[misc]
             return
         self._ask_ahead(now)
 
+    def silence_seconds(self) -> float:
+        """Return how long no leader was heard of."""
+        return self._now() - self._heard_leader_at
+
     def reachable(self) -> frozenset[str]:
         return frozenset(self._up) | {self._self.id}
 
