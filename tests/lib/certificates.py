@@ -18,19 +18,17 @@ DAY = datetime.timedelta(days=1)
 class CertificateMaker:
     """One root; `issue` writes a node's directory as the product keeps it."""
 
-    def __init__(self, cluster_id: str = "cluster-1") -> None:
+    def __init__(self, cluster_id: str = "cluster-1", *, root_name: str = "") -> None:
         self.cluster_id = cluster_id
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"root of {cluster_id}")])
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, root_name or f"root of {cluster_id}")])
         self._root = (
             _builder(self._name, self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .sign(self._key, hashes.SHA256())
         )
 
-    def issue(
-        self, directory: Path, node_id: str, *, role: Role = Role.MANAGER, cluster_id: str | None = None
-    ) -> Path:
+    def issue(self, directory: Path, node_id: str, *, role: Role = Role.MANAGER, cluster_id: str | None = None) -> Path:
         key = ec.generate_private_key(ec.SECP256R1())
         name = subject(NodeIdentity(node_id, role, cluster_id or self.cluster_id))
         certificate = (

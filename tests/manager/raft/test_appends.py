@@ -1,4 +1,4 @@
-"""What a follower makes of an append: only what is new, and nothing cut that matches (S2 of the defects of the core)."""
+"""What a follower makes of an append: only what is new, and nothing is cut that matches (the core's defect S2)."""
 
 import pytest
 from hypothesis import given

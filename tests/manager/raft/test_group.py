@@ -193,7 +193,10 @@ async def test_a_removed_member_does_not_disturb_the_others(tmp_path: Path) -> N
         removed = (await lab.followers())[0]
         await leader.engine.remove_member(removed.member.raft_id)
         term = leader.engine.leadership.term
-        await asyncio.sleep(2.0)
+        # Long enough for it to miss its leader and to try to stand, several times.
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 2.0
+        await eventually(lambda: loop.time() > until)
         assert leader.engine.leadership.is_leader
         assert leader.engine.leadership.term == term
         assert not removed.engine.leadership.is_leader
