@@ -10,6 +10,7 @@ from pyswarm.deploy.lab.process import ProcessHandle, only_child
 from pyswarm.deploy.lab.topology import GATEWAY, PREFIX_LENGTH
 
 BRIDGE = "br0"
+BRIDGE_MAC = "02:00:0a:4d:00:01"
 
 
 @dataclass
@@ -36,7 +37,8 @@ class Switch:
         parent.stdout.close()
         self.process = ProcessHandle.of(only_child(parent.pid))
         self.ip("link", "set", "lo", "up")
-        self.ip("link", "add", BRIDGE, "type", "bridge")
+        # Of its own, or the bridge would take the lowest of its ports' addresses, and change it when that host dies.
+        self.ip("link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge")
         self.ip("address", "add", f"{GATEWAY}/{PREFIX_LENGTH}", "dev", BRIDGE)
         self.ip("link", "set", BRIDGE, "up")
 

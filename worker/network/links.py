@@ -8,7 +8,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from pyswarm.worker.network import namespaces
-from pyswarm.worker.network.plan import BRIDGE
+from pyswarm.worker.network.plan import BRIDGE, bridge_mac
 
 _EEXIST = 17
 _INSIDE = "eth0"
@@ -33,7 +33,9 @@ class Links:
         except NetlinkError as error:
             if error.code != _EEXIST:
                 raise
-        self._netlink.link("set", index=index, state="up")
+        # An address of its own: else the bridge takes the lowest of its ports', and every container loses its
+        # gateway for a while when that port's container ends.
+        self._netlink.link("set", index=index, address=bridge_mac(address), state="up")
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         # Lets the machine itself reach published ports at 127.0.0.1.
         Path(f"/proc/sys/net/ipv4/conf/{BRIDGE}/route_localnet").write_text("1")

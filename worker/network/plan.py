@@ -62,3 +62,8 @@ def _deal(key: tuple[str, int], backends: list[Published]) -> str:
 def host_link(task_id: str) -> str:
     """Return the name of the host's end of a task's wire: at most 15 characters, and telling whose it is."""
     return f"psw{task_id[:12]}"
+
+
+def bridge_mac(address: str) -> str:
+    """Return the hardware address of the bridge that has an IPv4 address: locally administered, always the same."""
+    return "02:42:" + ":".join(f"{int(part):02x}" for part in address.split("."))
