@@ -166,7 +166,7 @@ class ManagerDaemon:
     async def _serve(self, stack: AsyncExitStack, engine: RaftEngine, writer: Writer) -> None:
         """Open the three doors. The unix socket comes last: that it answers means the manager is ready."""
         config, store = self._config, self._store
-        parts = {"store": store, "writer": writer, "clock": SYSTEM_CLOCK, "entropy": SYSTEM_ENTROPY}
+        parts: dict[str, Any] = {"store": store, "writer": writer, "clock": SYSTEM_CLOCK, "entropy": SYSTEM_ENTROPY}
         broker = LogBroker(store=store, entropy=SYSTEM_ENTROPY)
         control = ControlServicer(consensus=engine, **parts)
         membership = RaftMembershipServicer(consensus=engine, writer=writer, ping=self._ping)

@@ -167,9 +167,9 @@ def _request(method: str, url: str, body: bytes | None = None, kind: str = "") -
     request = urllib.request.Request(url, data=body, method=method, headers={"Content-Type": kind} if kind else {})
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
-            return response.status, response.headers
+            return response.status, dict(response.headers)
     except urllib.error.HTTPError as error:
-        return error.code, error.headers
+        return error.code, dict(error.headers)
 
 
 def _digest(data: bytes) -> str:

@@ -6,6 +6,7 @@ is no edge. One subscription to the store serves every agent: an event wakes onl
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from pyswarm.manager.dispatcher.assignments import Assigned, Assignments, assignments_of, difference
@@ -119,7 +120,7 @@ class DispatcherEdge:
             reports = [report for report, _ in batch]
             failure: SwarmError | None = None
             try:
-                await self._writer.update(lambda seen, r=reports: fold(seen, r, now=self._clock.now()), attempts=50)
+                await self._writer.update(partial(fold, reports=reports, now=self._clock.now()), attempts=50)
             except SwarmError as error:
                 log.warning("status reports could not be written", reason=error.message)
                 failure = error

@@ -10,7 +10,7 @@ from pyswarm.manager.raft.port import Consensus, Member
 from pyswarm.manager.store.changes import Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.writer import Writer
-from pyswarm.proto.errors import FailedPrecondition, NotFound, PermissionDenied, SwarmError
+from pyswarm.proto.errors import FailedPrecondition, NotFound, PermissionDenied, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import ManagerStatus
 from pyswarm.proto.model.states import Reachability, Role
@@ -29,6 +29,15 @@ class PingServicer(raft_pb2_grpc.RaftMembershipServicer):
 
     def __init__(self, node_id: str) -> None:
         self._node_id = node_id
+
+    async def Join(self, request: pb.RaftJoinRequest, context: Any) -> pb.RaftJoinResponse:
+        raise _not_yet()
+
+    async def ListMembers(self, request: pb.RaftListMembersRequest, context: Any) -> pb.RaftJoinResponse:
+        raise _not_yet()
+
+    async def Leave(self, request: pb.RaftLeaveRequest, context: Any) -> pb.RaftLeaveResponse:
+        raise _not_yet()
 
     async def Ping(self, request: pb.RaftPingRequest, context: Any) -> pb.RaftPingResponse:
         return pb.RaftPingResponse(node_id=self._node_id)
@@ -97,6 +106,10 @@ class RaftMembershipServicer(PingServicer):
             await self._writer.update(lambda seen: _as_worker(seen, node_id))
         log.info("manager left", node=node_id)
         return pb.RaftLeaveResponse()
+
+
+def _not_yet() -> Unavailable:
+    return Unavailable("this manager is still joining the others", remedy="Ask another manager.")
 
 
 def _as_manager(seen: Snapshot, member: Member) -> Plan:

@@ -8,6 +8,7 @@ decision may come out differently without a write come back as `look_again_at` a
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from pyswarm.manager.leader.roles import change_role, next_role_change
 from pyswarm.manager.orchestrator.reaper import reap
@@ -141,7 +142,7 @@ class LeaderLoop:
         """Make one round of decisions; each write marks what it touched, so rounds go on until nothing changes."""
         services, dirty.services = sorted(dirty.services), set()
         for service_id in services:
-            await self._write(lambda seen, id=service_id: self._about_service(seen, id, dirty), dirty, service_id)
+            await self._write(partial(self._about_service, service_id=service_id, dirty=dirty), dirty, service_id)
         if dirty.pending:
             dirty.pending = False
             await self._write(lambda seen: self._about_pending(seen, dirty), dirty, None)

@@ -52,8 +52,8 @@ def slots_of(service: Service, tasks: Iterable[Task]) -> Mapping[SlotKey, Slot]:
         key: Slot(key, tuple(sorted(members, key=lambda t: (t.created_at, t.version, t.id))))
         for key, members in found.items()
     }
-    return {key: slots[key] for key in sorted(slots, key=str if _any_text(slots) else int) if slots[key].is_kept}  # type: ignore[arg-type]
+    return {key: slots[key] for key in sorted(slots, key=_order) if slots[key].is_kept}
 
 
-def _any_text(slots: Mapping[SlotKey, Slot]) -> bool:
-    return any(isinstance(key, str) for key in slots)
+def _order(key: SlotKey) -> tuple[int, str]:
+    return (key, "") if isinstance(key, int) else (0, key)

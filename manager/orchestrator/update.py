@@ -90,7 +90,7 @@ def _advance(
     budget = parallelism - unsettled
     running = sum(slot.is_running for slot in slots.values())
     floor = len(slots) - parallelism
-    chosen = []
+    chosen: list[Slot] = []
     for slot in dirty:
         if len(chosen) == budget:
             break

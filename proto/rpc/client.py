@@ -34,7 +34,9 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 
 def translate(error: grpc.aio.AioRpcError, address: str) -> SwarmError:
     """Return the SwarmError behind a failed call to `address`."""
-    metadata: dict[str, str | bytes] = dict(error.trailing_metadata() or ())
+    # A metadatum is a tuple of gRPC's own kind, which the stubs do not know to be one.
+    trailing: Any = error.trailing_metadata() or ()
+    metadata: dict[str, str | bytes] = dict(trailing)
     code, details = error.code(), error.details() or ""
     if "pyswarm-code" not in metadata:
         if code is grpc.StatusCode.UNAVAILABLE:
@@ -66,7 +68,7 @@ class _Translating:
         self.address = address
 
 
-class _UnaryResponse(_Translating, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc, unused-ignore]
+class _UnaryResponse(_Translating, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
     async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         if details.timeout is None:
             details = details._replace(timeout=CALL_SECONDS)
@@ -77,7 +79,7 @@ class _UnaryResponse(_Translating, grpc.aio.UnaryUnaryClientInterceptor):  # typ
             raise translate(error, self.address) from error
 
 
-class _UnaryStream(_Translating, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc, unused-ignore]
+class _UnaryStream(_Translating, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
     async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
         return self._translated(await continuation(details, request))
 
@@ -111,7 +113,7 @@ class _Answered:
         return True
 
 
-class _StreamUnary(_Translating, grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[misc, unused-ignore]
+class _StreamUnary(_Translating, grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]
     async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
         call = await continuation(details, requests)
         try:
@@ -173,7 +175,7 @@ class ManagerPool:
         """Drop the channel; the next use opens one with fresh credentials."""
         channel, self._channel = self._channel, None
         if channel is not None:
-            await channel.close()
+            await channel.close(None)
 
     def update(self, addresses: Iterable[str]) -> None:
         """Learn the present managers; the one in use stays first while it is one of them."""

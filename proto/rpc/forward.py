@@ -17,7 +17,7 @@ Leadership = Callable[[], tuple[bool, str | None]]
 """(whether this manager leads and is ready, the leader's API address if it is known)."""
 
 
-class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
+class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Answers `leader_only` methods here when this manager leads, and hands them on when it does not."""
 
     def __init__(self, leadership: Leadership, open_channel: Callable[[str], grpc.aio.Channel]) -> None:
@@ -36,7 +36,7 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-
     async def close(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
-            await channel.close()
+            await channel.close(None)
 
     def _passing_on(self, method: str, handler: Any) -> Any:
         if handler.request_streaming and handler.response_streaming:

@@ -53,7 +53,7 @@ class Door(enum.Enum):
     LOCAL = "local"
 
 
-class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
+class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """The one interceptor that decides who may call: deny by default."""
 
     def __init__(
@@ -124,7 +124,7 @@ async def _abort(method: str, context: Any, error: Exception) -> None:
 
 
 def build_server(
-    gate: Gate, add_servicers: Sequence[AddServicer], *, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
+    gate: Gate, add_servicers: Sequence[AddServicer], *, interceptors: Sequence[Any] = ()
 ) -> grpc.aio.Server:
     """Return a server behind `gate`; `interceptors` (the leader forwarder) come after it. Add ports, then start it."""
     server = grpc.aio.server(interceptors=[gate, *interceptors], options=OPTIONS)
@@ -148,7 +148,7 @@ async def serve_unix(
     add_servicers: Sequence[AddServicer],
     *,
     cluster_id: str = "",
-    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    interceptors: Sequence[Any] = (),
 ) -> grpc.aio.Server:
     """Start a server on a unix socket that only its owner can open, and return it.
 

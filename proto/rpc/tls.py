@@ -60,7 +60,9 @@ def _following(directory: Path, *, require_client: bool) -> grpc.ServerCredentia
         return _configuration(directory, require_client=require_client)
 
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(directory, require_client=require_client), fetch, require_client_authentication=require_client
+        _configuration(directory, require_client=require_client),
+        fetch,  # type: ignore[arg-type] # the stubs do not know that None keeps what is in use
+        require_client_authentication=require_client,
     )
 
 

@@ -65,7 +65,7 @@ async def enroll(paths: NodePaths, options: dict[str, Any], clock: Clock) -> dic
         "ok": True,
         "node_id": issued.node_id,
         "cluster_id": issued.cluster_id,
-        "role": "manager" if issued.role == Role.MANAGER else "worker",
+        "role": "manager" if Role(issued.role) is Role.MANAGER else "worker",
         "managers": [{"node_id": "", "addr": addr} for addr in issued.manager_addrs or [f"{host}:{port}"]],
     }
 

@@ -20,7 +20,7 @@ class RuntimeClient:
         self._stub = runtime_pb2_grpc.RuntimeStub(self._channel)
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def version(self) -> pb.RuntimeVersion:
         return await self._stub.GetVersion(pb.GetVersionRequest())
