@@ -71,7 +71,7 @@ def load_config(paths: NodePaths) -> ManagerConfig:
     heartbeat = raft.get("heartbeat-seconds", 0.1)
     if not 0 < heartbeat * 2 < low < high:
         raise InvalidArgument(
-            f"{paths.config_file}: [raft] heartbeat-seconds {heartbeat} and election-seconds [{low}, {high}] do not fit",
+            f"{paths.config_file}: [raft] heartbeat-seconds {heartbeat} does not fit election-seconds [{low}, {high}]",
             remedy="The shorter election timeout must be more than twice the heartbeat and less than the longer one.",
         )
     return ManagerConfig(

@@ -1,7 +1,7 @@
 """Give services their published ports, and refuse those that are taken (pure).
 
-A port that is published in ingress mode belongs to one service in the whole cluster. In host mode it belongs to one task
-per node, which the scheduler sees to; only an ingress port of the same number stands against it.
+A port that is published in ingress mode belongs to one service in the whole cluster. In host mode it belongs to one
+task per node, which the scheduler sees to; only an ingress port of the same number stands against it.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""Decide what removing a node changes (pure): the node, its tasks and its certificate, in one plan (swarm mistake 49)."""
+"""Decide what removing a node changes (pure).
+
+The node, its tasks and its certificate go in one plan (swarm mistake 49).
+"""
 
 from msgspec.structs import replace
 

@@ -1,6 +1,7 @@
 """Whether a task may be on its node at all: availability, liveness and constraints (pure).
 
-Used by the orchestrators (is a task lost, is a node eligible) and by the scheduler's filters, so that they never disagree.
+Used by the orchestrators (is a task lost, is a node eligible) and by the scheduler's filters, so that they never
+disagree.
 """
 
 import ipaddress

@@ -1,8 +1,8 @@
 """Decide what a service's set of tasks should gain, lose, restart or replace next.
 
 Pure: reads one Snapshot, returns a Plan; the leader's loop commits it. One pass over the service's slots, in this
-order: tasks that may not stay where they are, dead tasks, the number of slots, outdated tasks (update.py), and replacements
-that may start now. Placing tasks belongs to the scheduler, deleting them to reaper.py.
+order: tasks that may not stay where they are, dead tasks, the number of slots, outdated tasks (update.py), and
+replacements that may start now. Placing tasks belongs to the scheduler, deleting them to reaper.py.
 
 A replacement is created with desired state READY, so that its image is there, and may run once its time has come
 and what ran in its slot before has stopped. Stop-first updates and restarts are the same thing seen from here.

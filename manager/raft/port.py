@@ -36,7 +36,10 @@ class StateMachine(Protocol):
         """Apply one committed payload; never raises. The result travels only to the local proposer."""
 
     def snapshot(self) -> Iterable[bytes]:
-        """Return the state as pieces (of at most 64 KiB each), from an immutable view: it may be consumed later, in a thread."""
+        """Return the state as pieces of at most 64 KiB each.
+
+        They come from an immutable view, so they may be consumed later, in a thread.
+        """
 
     def restore(self, index: int, pieces: Iterable[bytes]) -> None:
         """Replace the whole state by a snapshot taken at `index`."""

@@ -1,7 +1,7 @@
 """The agent's connection to the managers: one session at a time, opened again whenever it ends.
 
-Within a session: heartbeats at the period the managers name, the assignment stream, and reports. Whatever fails ends the
-session; the next one begins with all statuses and a COMPLETE set, so nothing depends on what was lost.
+Within a session: heartbeats at the period the managers name, the assignment stream, and reports. Whatever fails ends
+the session; the next one begins with all statuses and a COMPLETE set, so nothing depends on what was lost.
 """
 
 import asyncio
