@@ -168,6 +168,8 @@ class RaftEngine:
         self._stopped: asyncio.Future[None] | None = None
         self._fault: BaseException | None = None
         self._is_closed = False
+        self._is_stopped = False
+        self._stopping = asyncio.Lock()
         self._transport: TlsTransport
         self._guard: Guard
         self._core: Core
@@ -217,7 +219,8 @@ class RaftEngine:
                 await self._stopped
                 streams.cancel()
         except* SwarmError as errors:
-            raise errors.exceptions[0] from None
+            failure = errors.exceptions[0]
+            raise failure from failure.__cause__
         finally:
             await self._stop()
 
@@ -231,6 +234,13 @@ class RaftEngine:
         await self._stop()
 
     async def _stop(self) -> None:
+        """What `run` and `close` both end with, once."""
+        async with self._stopping:
+            if not self._is_stopped:
+                self._is_stopped = True
+                await self._stop_once()
+
+    async def _stop_once(self) -> None:
         self._is_closed = True
         for handle in (self._pump_handle, self._timer):
             if handle is not None:
@@ -244,10 +254,8 @@ class RaftEngine:
         await self._job.settle()
         if self._fault is None and self._journal.is_staged:
             await asyncio.get_running_loop().run_in_executor(self._disk, self._write, self._journal.take())
-        if not self._state.is_closed:
-            self._state.is_closed = True
-            self._guard.destroy()
-            await asyncio.get_running_loop().run_in_executor(self._disk, self._state.wal.close)
+        self._guard.destroy()
+        await asyncio.get_running_loop().run_in_executor(self._disk, self._state.wal.close)
         self._disk.shutdown(wait=False)
         self._beside.shutdown(wait=False)
 

@@ -97,7 +97,6 @@ class DiskState:
         """Of the newest snapshot; None until this member was given its first one."""
         self.marker = directory / "snapshots" / _MARKER
         self.bytes_at_snapshot = 0
-        self.is_closed = False
         self._machine = machine
 
     def snapshot_taken(self, header: SnapshotHeader) -> None:
