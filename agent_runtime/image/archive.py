@@ -1,8 +1,10 @@
 """Read saved images: the archives of `docker save` and OCI layouts. Every digest is verified, as for a pull."""
 
 import asyncio
+import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pyswarm.agent_runtime.image.content import ContentStore, WrongDigest
+from pyswarm.agent_runtime.image.content import ContentStore, WrongDigest, disk_error
 from pyswarm.agent_runtime.image.extract import extract
 from pyswarm.agent_runtime.image.layers import LayerStore
 from pyswarm.agent_runtime.image.manifest import (
@@ -27,6 +29,8 @@ from pyswarm.agent_runtime.image.manifest import (
 from pyswarm.proto.errors import InvalidArgument
 
 REFERENCE_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+_PREFIX = "load-"
+_REMEDY = "Give what `docker save` or an OCI tool wrote."
 
 
 class SavedImage(Struct, frozen=True):
@@ -41,19 +45,28 @@ class SavedImage(Struct, frozen=True):
 @asynccontextmanager
 async def unpacked(chunks: AsyncIterator[bytes], near: Path) -> AsyncIterator[Path]:
     """Receive an archive and yield a folder with its content, which is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="load-", dir=near) as folder:
-        file = Path(folder) / "archive.tar"
-        with file.open("wb") as out:
-            async for chunk in chunks:
-                out.write(chunk)
-        content = Path(folder) / "content"
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=near) as folder:
+        file, content = Path(folder) / "archive.tar", Path(folder) / "content"
         content.mkdir()
-        await asyncio.to_thread(_extract, file, content)
+        try:
+            with file.open("wb") as out:
+                async for chunk in chunks:
+                    out.write(chunk)
+            await asyncio.to_thread(_extract, file, content)
+        except OSError as error:
+            raise disk_error(error, "the archive") from error
+        file.unlink()
         yield content
 
 
+def clear_leftovers(near: Path) -> None:
+    """Remove what a killed load left."""
+    for folder in near.glob(f"{_PREFIX}*"):
+        shutil.rmtree(folder)
+
+
 def _extract(file: Path, folder: Path) -> None:
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with file.open("rb") as source:
             extract(source, descriptor)
@@ -61,17 +74,19 @@ def _extract(file: Path, folder: Path) -> None:
         os.close(descriptor)
 
 
-def images(folder: Path) -> Iterator[SavedImage]:
-    """Yield the images in an unpacked archive: an OCI layout if it is one, else what `docker save` wrote."""
-    if (folder / "index.json").is_file():
-        yield from _from_layout(folder)
-    elif (folder / "manifest.json").is_file():
-        yield from _from_docker(folder)
-    else:
-        raise InvalidArgument(
-            "the archive is no image: it has neither index.json nor manifest.json",
-            remedy="Give what `docker save` or an OCI tool wrote.",
-        )
+def images(folder: Path) -> list[SavedImage]:
+    """Return the images in an unpacked archive: an OCI layout if it is one, else what `docker save` wrote.
+
+    Blocks: call it in a thread. Raises InvalidArgument, WrongDigest.
+    """
+    try:
+        if (folder / "index.json").is_file():
+            return list(_from_layout(folder))
+        if (folder / "manifest.json").is_file():
+            return list(_from_docker(folder))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidArgument(f"the archive's list of images is malformed: {error}", remedy=_REMEDY) from error
+    raise InvalidArgument("the archive is no image: it has neither index.json nor manifest.json", remedy=_REMEDY)
 
 
 def _from_layout(folder: Path) -> Iterator[SavedImage]:
@@ -107,7 +122,7 @@ def _from_docker(folder: Path) -> Iterator[SavedImage]:
             "layers": [
                 {
                     "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                    "digest": digest_of(layer.read_bytes()),
+                    "digest": _digest_of_file(layer),
                     "size": layer.stat().st_size,
                 }
                 for layer in layers
@@ -133,6 +148,11 @@ def adopt(saved: SavedImage, content: ContentStore, layers: LayerStore) -> str:
         layers.unpack(path, diff_id, chain)
     content.put(saved.config)
     return content.put(saved.manifest)
+
+
+def _digest_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _blob_name(digest: str) -> str:

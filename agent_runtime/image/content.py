@@ -1,5 +1,7 @@
 """Blobs by digest: written aside while they are hashed, synced, and given their name only when the digest is right."""
 
+import asyncio
+import errno
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -8,8 +10,6 @@ from pathlib import Path
 
 from pyswarm.agent_runtime.image.manifest import check_digest, digest_of
 from pyswarm.proto.errors import Internal, ResourceExhausted
-
-ENOSPC, EDQUOT = 28, 122
 
 
 class WrongDigest(Internal):
@@ -56,7 +56,8 @@ class ContentStore:
                         raise WrongDigest(f"blob {digest} is longer than the {size} bytes it was said to have")
                     file.write(chunk)
                 file.flush()
-                os.fsync(file.fileno())
+                # A large blob takes its time, in which others want to be served.
+                await asyncio.to_thread(os.fsync, file.fileno())
             found = "sha256:" + seen.hexdigest()
             if found != digest:
                 raise WrongDigest(f"a blob that should be {digest} is {found} ({count} bytes)")
@@ -90,7 +91,7 @@ class ContentStore:
 
 
 def disk_error(error: OSError, what: str) -> ResourceExhausted | Internal:
-    if error.errno in (ENOSPC, EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceExhausted(
             f"no space left for {what}", remedy="Remove images that are not needed: `pyswarm image ls`, `image rm`."
         )

@@ -1,5 +1,6 @@
 """Unpacked layers: each stack of layers once, under its chain id, made aside and renamed when it is whole and right."""
 
+import errno
 import hashlib
 import io
 import os
@@ -10,18 +11,23 @@ from typing import IO
 
 import zstandard
 
+from pyswarm.agent_runtime.image.beneath import BadLayer
 from pyswarm.agent_runtime.image.content import WrongDigest, disk_error
-from pyswarm.agent_runtime.image.extract import BadLayer, extract
+from pyswarm.agent_runtime.image.extract import BYTES_MAX, extract
 from pyswarm.agent_runtime.image.manifest import check_digest
+from pyswarm.agent_runtime.kernel.syscalls import syncfs
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_CHUNK = 1 << 18
+_CHUNK, _COMPRESSED_CHUNK = 1 << 18, 1 << 16
+_STREAM_BYTES_MAX = BYTES_MAX + (1 << 30)
+"""Of an unpacked archive: its files, and room for their headers."""
 
 
 class LayerStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # What a killed pull left.
         for path in directory.glob(".new-*"):
             shutil.rmtree(path)
 
@@ -36,17 +42,25 @@ class LayerStore:
         if self.has(chain_id):
             return
         aside = self._directory / f".new-{os.urandom(8).hex()}"
-        aside.mkdir(mode=0o755)
         try:
-            descriptor = os.open(aside, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            aside.mkdir()
+            aside.chmod(0o755)  # the container's root directory must not depend on the daemon's umask
+            descriptor = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 with blob.open("rb") as file:
                     found = _extract_hashed(file, descriptor)
+                if found != diff_id:
+                    raise WrongDigest(f"a layer unpacks to {found} instead of {diff_id}")
+                # A layer with its name counts as whole, also after a power failure.
+                syncfs(descriptor)
             finally:
                 os.close(descriptor)
-            if found != diff_id:
-                raise WrongDigest(f"a layer unpacks to {found} instead of {diff_id}")
-            aside.rename(self.path(chain_id))
+            try:
+                aside.rename(self.path(chain_id))
+            except OSError as error:
+                # A pull that was cancelled goes on unpacking in its thread, and may have been first.
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
         except OSError as error:
             raise disk_error(error, "a layer") from error
         finally:
@@ -65,6 +79,7 @@ class _Hashed(io.RawIOBase):
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
         self.digest = hashlib.sha256()
+        self._count = 0
 
     def readable(self) -> bool:
         return True
@@ -72,6 +87,9 @@ class _Hashed(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         data = self._source.read(size)
         self.digest.update(data)
+        self._count += len(data)
+        if self._count > _STREAM_BYTES_MAX:
+            raise BadLayer(f"the layer unpacks to more than {_STREAM_BYTES_MAX >> 30} GiB")
         return data
 
 
@@ -81,9 +99,9 @@ def _extract_hashed(file: IO[bytes], directory: int) -> str:
     file.seek(0)
     try:
         if head.startswith(_GZIP):
-            source: IO[bytes] = io.BufferedReader(_Inflated(file))  # type: ignore[assignment]
+            source: IO[bytes] = io.BufferedReader(_Inflated(file), _CHUNK)
         elif head.startswith(_ZSTD):
-            source = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)  # type: ignore[assignment]
+            source = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
         else:
             source = file
         hashed = _Hashed(source)
@@ -109,7 +127,7 @@ class _Inflated(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while True:
-            data = self._pending or self._file.read(_CHUNK)
+            data = self._pending or self._file.read(_COMPRESSED_CHUNK)
             if not data:
                 if not self._inflater.eof:
                     raise BadLayer("the layer's archive is cut off")

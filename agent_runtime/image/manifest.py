@@ -60,9 +60,14 @@ def read_json(data: bytes, what: str) -> dict[str, Any]:
     return document
 
 
+def this_architecture() -> str:
+    """Return this machine's architecture in OCI's words."""
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
 def choose_platform(index: Mapping[str, Any], what: str) -> Descriptor:
     """Return the manifest for this machine. Raises NotFound naming the platforms that there are."""
-    wanted = _ARCHITECTURES.get(platform.machine(), platform.machine())
+    wanted = this_architecture()
     offered = []
     for entry in index.get("manifests", ()):
         where = entry.get("platform") or {}

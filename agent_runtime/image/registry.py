@@ -8,11 +8,11 @@ import ipaddress
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 
-from pyswarm.agent_runtime.image.manifest import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from pyswarm.agent_runtime.image.manifest import INDEX_TYPES, MANIFEST_TYPES, Descriptor, read_json
 from pyswarm.proto.backoff import Backoff
 from pyswarm.proto.codec.image_reference import ImageReference
 from pyswarm.proto.entropy import SYSTEM_ENTROPY
@@ -21,10 +21,13 @@ from pyswarm.proto.errors import NotFound, PermissionDenied, Unavailable
 ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 CHUNK_BYTES = 256 * 1024
-ATTEMPTS = 4
 RETRY = Backoff(first_seconds=0.2, cap_seconds=2.0)
+ATTEMPTS = 5
+GIVE_UP_SECONDS = 10.0
+"""How long one request is tried again while nothing of its answer has come."""
 TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_connect=5, sock_read=30)
 _PASSING = {429, 500, 502, 503, 504}
+_BROKEN = (aiohttp.ClientError, TimeoutError)
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _HUB = {"docker.io": "registry-1.docker.io"}
 
@@ -34,9 +37,10 @@ class Registry:
 
     def __init__(self, reference: ImageReference, insecure: Sequence[str]) -> None:
         self._reference = reference
+        self._insecure = tuple(insecure)
         host = _HUB.get(reference.registry, reference.registry)
-        scheme = "http" if speaks_plain(host, insecure) else "https"
-        self._base = f"{scheme}://{host}/v2/{reference.repository}"
+        self._scheme = "http" if speaks_plain(host, insecure) else "https"
+        self._base = f"{self._scheme}://{host}/v2/{reference.repository}"
         self._name = reference.registry
         self._token: str | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -50,75 +54,87 @@ class Registry:
             await self._session.close()
 
     async def manifest(self, tag_or_digest: str) -> bytes:
-        """Return a manifest's bytes. Raises NotFound, PermissionDenied, Unavailable."""
-        async with self._get(f"manifests/{tag_or_digest}", str(self._reference), accept=ACCEPT) as response:
-            data = await response.content.read(MANIFEST_BYTES_MAX + 1)
-            while not response.content.at_eof() and len(data) <= MANIFEST_BYTES_MAX:
-                data += await response.content.read(MANIFEST_BYTES_MAX)
+        """Return a manifest's bytes, unverified. Raises NotFound, PermissionDenied, Unavailable."""
+        retries = _Retries()
+        while True:
+            async with self._get(f"manifests/{tag_or_digest}", str(self._reference), retries, accept=ACCEPT) as answer:
+                try:
+                    data = b"".join([chunk async for chunk in _bounded(answer, MANIFEST_BYTES_MAX)])
+                except _BROKEN as error:
+                    await retries.wait_after(self._unreachable(error))
+                    continue
             if len(data) > MANIFEST_BYTES_MAX:
-                raise Unavailable(f"registry {self._name} sends a manifest of more than {MANIFEST_BYTES_MAX} bytes")
+                raise Unavailable(
+                    f"registry {self._name} sends a manifest of more than {MANIFEST_BYTES_MAX} bytes",
+                    remedy="No image has such a manifest: check what answers at this address.",
+                )
             return data
 
     async def blob(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
-        """Yield a blob's bytes; a connection that breaks is taken up again where it was."""
-        received, attempt = 0, 0
+        """Yield a blob's bytes, unverified; a connection that breaks is taken up again where it was."""
+        received, retries = 0, _Retries()
         what = f"blob {descriptor.digest[:19]}… of {self._reference}"
         while True:
-            try:
-                async with self._get(f"blobs/{descriptor.digest}", what, start=received) as response:
-                    if received and response.status != 206:
-                        # It does not know ranges: skip what we have.
-                        skipped = 0
-                        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                            fresh = chunk[max(0, received - skipped) :]
-                            skipped += len(chunk)
-                            if fresh:
-                                yield fresh
+            async with self._get(f"blobs/{descriptor.digest}", what, retries, start=received) as answer:
+                # A registry that does not know ranges sends again what we have.
+                to_skip = received if answer.status != 206 else 0
+                try:
+                    async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
+                        fresh = chunk[to_skip:]
+                        to_skip = max(0, to_skip - len(chunk))
+                        if fresh:
+                            received += len(fresh)
+                            retries.note_progress()
+                            yield fresh
+                    if descriptor.size < 0 or received >= descriptor.size:
                         return
-                    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                        received += len(chunk)
-                        yield chunk
-                if descriptor.size < 0 or received >= descriptor.size:
-                    return
-                raise aiohttp.ClientPayloadError("the registry ended the blob early")
-            except (aiohttp.ClientError, TimeoutError) as error:
-                attempt += 1
-                if attempt >= ATTEMPTS:
-                    raise self._unreachable(error) from error
-                await asyncio.sleep(RETRY.delay_seconds(attempt, SYSTEM_ENTROPY.uniform(0, 1)))
+                    broken: Exception = aiohttp.ClientPayloadError(f"it ended {what} early")
+                except _BROKEN as error:
+                    broken = error
+            await retries.wait_after(self._unreachable(broken))
 
     @asynccontextmanager
     async def _get(
-        self, path: str, what: str, *, accept: str = "*/*", start: int = 0
+        self, path: str, what: str, retries: "_Retries", *, accept: str = "*/*", start: int = 0
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield a good response, after answering a challenge for a token and retrying what passes."""
+        """Yield a good answer, after answering one challenge for a token and retrying what passes."""
         assert self._session is not None, "the registry is a context manager"
-        attempt = 0
+        has_fresh_token = False
         while True:
-            headers = {"Accept": accept}
+            headers = {"Accept": accept, "Accept-Encoding": "identity"}  # digests are of the bytes as kept
             if self._token:
                 headers["Authorization"] = f"Bearer {self._token}"
             if start:
                 headers["Range"] = f"bytes={start}-"
             try:
                 response = await self._session.get(f"{self._base}/{path}", headers=headers)
-            except (aiohttp.ClientError, TimeoutError) as error:
-                attempt += 1
-                if attempt >= ATTEMPTS or isinstance(error, aiohttp.ClientConnectorDNSError):
-                    raise self._unreachable(error) from error
-                await asyncio.sleep(RETRY.delay_seconds(attempt, SYSTEM_ENTROPY.uniform(0, 1)))
+            except aiohttp.ClientConnectorDNSError as error:
+                raise self._unreachable(error) from error
+            except _BROKEN as error:
+                await retries.wait_after(self._unreachable(error))
                 continue
             async with response:
+                self._check_transport(response.url.scheme, response.url.host)
                 if response.status in (200, 206):
                     yield response
                     return
-                if response.status == 401 and self._token is None:
+                # Tokens live for minutes, pulls may take longer: each request may fetch a new one.
+                if response.status == 401 and not has_fresh_token:
                     self._token = await self._fetch_token(response.headers.get("WWW-Authenticate", ""))
+                    has_fresh_token = True
                     continue
-                attempt += 1
-                if response.status not in _PASSING or attempt >= ATTEMPTS:
-                    raise self._refused(response.status, what)
-            await asyncio.sleep(RETRY.delay_seconds(attempt, SYSTEM_ENTROPY.uniform(0, 1)))
+                refused = self._refused(response.status, what)
+                if response.status not in _PASSING:
+                    raise refused
+            await retries.wait_after(refused)
+
+    def _check_transport(self, scheme: str, host: str | None) -> None:
+        """Refuse to be led from TLS to plain text."""
+        if self._scheme == "https" and scheme != "https" and not speaks_plain(host or "", self._insecure):
+            raise PermissionDenied(
+                f"registry {self._name} leads to {host} without TLS",
+                remedy="List that host under insecure-registries in config.toml if it is to be trusted.",
+            )
 
     async def _fetch_token(self, challenge: str) -> str:
         assert self._session is not None, "the registry is a context manager"
@@ -128,13 +144,15 @@ class Registry:
             raise PermissionDenied(
                 f"registry {self._name} wants a login", remedy="Use a registry that allows anonymous pulls."
             )
+        target = urlsplit(realm)
+        self._check_transport(target.scheme, target.hostname)
         query = urlencode({key: fields[key] for key in ("service", "scope") if key in fields})
         try:
             async with self._session.get(f"{realm}?{query}") as response:
                 if response.status != 200:
                     raise self._refused(response.status, "a token")
-                answer = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError) as error:
+                answer = read_json(await response.read(), f"the token of registry {self._name}")
+        except _BROKEN as error:
             raise self._unreachable(error) from error
         return str(answer.get("token") or answer.get("access_token") or "")
 
@@ -157,6 +175,36 @@ class Registry:
             f"cannot reach registry {self._name}: {reason}",
             remedy="Check the address; a registry without TLS must be listed under insecure-registries in config.toml.",
         )
+
+
+class _Retries:
+    """How often a request that fails in passing is made again: a few times, within a bounded time."""
+
+    def __init__(self) -> None:
+        self._attempt = 0
+        self.note_progress()
+
+    def note_progress(self) -> None:
+        """Count the time from here. Attempts stay counted: a registry could bring one byte each time."""
+        self._deadline = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
+
+    async def wait_after(self, error: Unavailable | NotFound | PermissionDenied) -> None:
+        """Wait before the next attempt, or raise `error` when there shall be none."""
+        self._attempt += 1
+        delay = RETRY.delay_seconds(self._attempt, SYSTEM_ENTROPY.uniform(0, 1))
+        if self._attempt >= ATTEMPTS or asyncio.get_running_loop().time() + delay > self._deadline:
+            raise error
+        await asyncio.sleep(delay)
+
+
+async def _bounded(answer: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
+    """Yield a body until it ends or has brought more than `limit` bytes."""
+    count = 0
+    async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
+        count += len(chunk)
+        yield chunk
+        if count > limit:
+            return
 
 
 def speaks_plain(host: str, insecure: Sequence[str]) -> bool:

@@ -1,15 +1,13 @@
 """The images of this node: pull, load, list, remove. What `container` sees of images.
 
-An image is known by the digest of its config (its id); references point to manifests, in one small file that is replaced
-whole. A pull first writes blobs, then unpacks layers, and only then moves the reference: killed at any moment, it leaves at
-most blobs and layers that the next start or removal clears away.
+An image is known by the digest of its config (its id); names point to manifests (`references.py`). A pull or load first
+brings blobs and layers, and only then the name: killed at any moment, it leaves at most blobs and layers that the next
+removal clears away.
 """
 
 import asyncio
-import json
-import os
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,29 +17,16 @@ from msgspec import Struct
 from pyswarm.agent_runtime.image import archive
 from pyswarm.agent_runtime.image.content import ContentStore, WrongDigest
 from pyswarm.agent_runtime.image.layers import LayerStore
-from pyswarm.agent_runtime.image.manifest import (
-    Descriptor,
-    Manifest,
-    chain_ids,
-    choose_platform,
-    diff_ids,
-    digest_of,
-    is_index,
-    read_json,
-    read_manifest,
-)
+from pyswarm.agent_runtime.image.manifest import Manifest, chain_ids, diff_ids, read_json, read_manifest
+from pyswarm.agent_runtime.image.pull import KeyedLocks, Progress, Puller
+from pyswarm.agent_runtime.image.references import References
 from pyswarm.agent_runtime.image.registry import Registry
-from pyswarm.proto.codec.image_reference import ImageReference, parse_reference
+from pyswarm.proto.codec.image_reference import parse_reference
 from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, InvalidReference, NotFound
-from pyswarm.proto.log import get_logger
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2
 
-log = get_logger(__name__)
-
-LAYERS_AT_ONCE = 3
-
-Progress = Callable[[pb.PullProgress], None]
+_SHORTEST_ID = 4
 
 
 class LocalImage(Struct, frozen=True):
@@ -59,272 +44,191 @@ class ImageStore:
 
     def __init__(self, directory: Path, *, insecure_registries: Sequence[str] = ()) -> None:
         self._insecure = tuple(insecure_registries)
-        self._file = directory / "images.json"
+        self._directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        archive.clear_leftovers(directory)
         self._content = ContentStore(directory / "content")
         self._layers = LayerStore(directory / "layers")
-        self._references: dict[str, str] = self._load_references()
-        # One pull of a reference, and one unpacking of a layer, at a time: the second finds the first one's work done.
-        self._pulling: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._fetching: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._references = References(directory / "images.json", self._is_complete)
+        self._puller = Puller(self._content, self._layers, self._is_complete)
+        # One pull of a reference at a time: the second finds the first one's work done.
+        self._pulling = KeyedLocks()
+        self._adding = 0
+        self._collecting = asyncio.Lock()
+        self._has_garbage = False
 
-    # -- reading
+    # Reading
 
     async def resolve(self, reference_or_id: str) -> LocalImage:
         """Return an image that is here. Raises NotFound."""
-        return self._image(self._manifest_digest(reference_or_id))
+        digest, _ = self._find(reference_or_id)
+        return self._image(digest)
 
     async def images(self) -> list[pb.Image]:
         """Return every image, by id."""
-        found = {}
-        for digest in sorted(set(self._references.values())):
+        found: dict[str, pb.Image] = {}
+        for digest in sorted(self._references.digests()):
             image = self._image(digest)
-            config = image.config
-            found[image.id] = pb.Image(
-                id=image.id,
-                digest=digest,
-                references=image.references,
-                size_bytes=self._size(digest),
-                created_at=_created(config),
-                platform=types_pb2.Platform(
-                    architecture=str(config.get("architecture", "")), os=str(config.get("os", ""))
-                ),
-            )
-        return [found[id] for id in sorted(found)]
+            listed = found.setdefault(image.id, self._listed(image))
+            # The same image may have come in two wrappings, as from a registry and from an archive.
+            listed.references[:] = sorted({*listed.references, *image.references})
+        return [found[image_id] for image_id in sorted(found)]
 
-    def _manifest_digest(self, wanted: str) -> str:
-        """Return the manifest that a reference, id or unique id prefix names."""
-        plain = wanted.removeprefix("sha256:")
-        by_id = {
-            self._image(d).id: d
-            for d in set(self._references.values())
-            if len(plain) >= 4 and self._image(d).id.removeprefix("sha256:").startswith(plain)
-        }
-        if len(by_id) == 1:
-            return next(iter(by_id.values()))
-        if len(by_id) > 1:
-            raise InvalidArgument(f"{wanted} names {len(by_id)} images", remedy="Give more of the id.")
+    def _listed(self, image: LocalImage) -> pb.Image:
+        manifest, config = self._documents(image.digest)
+        return pb.Image(
+            id=image.id,
+            digest=image.digest,
+            size_bytes=sum(max(0, blob.size) for blob in (*manifest.layers, manifest.config)),
+            created_at=_created(config),
+            platform=types_pb2.Platform(architecture=str(config.get("architecture", "")), os=str(config.get("os", ""))),
+        )
+
+    def _find(self, wanted: str) -> tuple[str, str]:
+        """Return (manifest digest, the reference it was found by, or "" for an id or its beginning)."""
+        start = wanted.removeprefix("sha256:")
+        if len(start) >= _SHORTEST_ID and all(c in "0123456789abcdef" for c in start):
+            ids = {self._documents(d)[0].config.digest: d for d in self._references.digests()}
+            matching = [image_id for image_id in ids if image_id.removeprefix("sha256:").startswith(start)]
+            if len(matching) == 1:
+                return ids[matching[0]], ""
+            if matching:
+                raise InvalidArgument(f"{wanted} begins {len(matching)} image ids", remedy="Give more of the id.")
         try:
-            digest = self._references.get(str(_normal(wanted)))
+            reference = str(parse_reference(wanted))
+            digest = self._references.get(reference)
         except InvalidReference:
             digest = None
         if digest is None:
             raise NotFound(f"no such image on this node: {wanted}", remedy=f"Pull it: `pyswarm image pull {wanted}`.")
-        return digest
+        return digest, reference
 
     def _image(self, digest: str) -> LocalImage:
-        manifest = read_manifest(self._content.read(digest), digest)
-        config = read_json(self._content.read(manifest.config.digest), digest)
+        manifest, config = self._documents(digest)
         return LocalImage(
             id=manifest.config.digest,
             digest=digest,
-            references=tuple(sorted(r for r, d in self._references.items() if d == digest)),
+            references=self._references.names(digest),
             config=config,
             layers=tuple(self._layers.path(chain) for chain in chain_ids(diff_ids(config, digest))),
         )
 
-    def _size(self, digest: str) -> int:
+    def _documents(self, digest: str) -> tuple[Manifest, dict[str, Any]]:
         manifest = read_manifest(self._content.read(digest), digest)
-        return sum(max(0, layer.size) for layer in manifest.layers) + max(0, manifest.config.size)
-
-    # -- pulling
-
-    async def pull(self, reference: str, progress: Progress) -> LocalImage:
-        """Make an image present and return it. Raises NotFound, Unavailable, WrongDigest, ResourceExhausted, …"""
-        wanted = _normal(reference)
-        async with self._pulling[str(wanted)], Registry(wanted, self._insecure) as registry:
-            progress(pb.PullProgress(status=f"Pulling from {wanted.name}"))
-            digest, data = await self._find_manifest(registry, wanted)
-            if not self._is_complete(digest):
-                self._content.put(data)
-                await self._fetch(registry, digest, read_manifest(data, reference), progress)
-            self._refer(str(wanted), digest)
-        return self._image(digest)
-
-    async def _find_manifest(self, registry: Registry, wanted: ImageReference) -> tuple[str, bytes]:
-        """Return (digest, bytes) of the manifest for this machine, every step verified."""
-        data = await registry.manifest(wanted.digest or wanted.tag or "latest")
-        digest = digest_of(data)
-        if wanted.digest and digest != wanted.digest:
-            raise WrongDigest(f"the registry sent manifest {digest} for {wanted}")
-        document = read_json(data, f"the manifest of {wanted}")
-        if not is_index(document):
-            return digest, data
-        chosen = choose_platform(document, str(wanted))
-        data = await registry.manifest(chosen.digest)
-        if digest_of(data) != chosen.digest:
-            raise WrongDigest(f"the registry sent manifest {digest_of(data)} instead of {chosen.digest}")
-        return chosen.digest, data
-
-    async def _fetch(self, registry: Registry, digest: str, manifest: Manifest, progress: Progress) -> None:
-        if not self._content.has(manifest.config.digest):
-            config = manifest.config
-            await self._content.write(config.digest, config.size, registry.blob(config))
-        config_document = read_json(self._content.read(manifest.config.digest), digest)
-        stack = diff_ids(config_document, digest)
-        if len(stack) != len(manifest.layers):
-            raise InvalidArgument(
-                f"the config of {digest} names {len(stack)} layers, its manifest {len(manifest.layers)}"
-            )
-        slots = asyncio.Semaphore(LAYERS_AT_ONCE)
-
-        async def layer(descriptor: Descriptor, diff_id: str, chain: str) -> None:
-            async with slots, self._fetching[chain]:
-                await self._fetch_layer(registry, descriptor, diff_id, chain, progress)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for descriptor, diff_id, chain in zip(manifest.layers, stack, chain_ids(stack), strict=True):
-                    group.create_task(layer(descriptor, diff_id, chain), name=f"layer-{descriptor.digest[7:19]}")
-        except BaseExceptionGroup as group_error:
-            # Callers know one error, not a group: the first is why the others were cancelled.
-            raise _plain(group_error) from group_error
-
-    async def _fetch_layer(
-        self, registry: Registry, descriptor: Descriptor, diff_id: str, chain: str, progress: Progress
-    ) -> None:
-        name = descriptor.digest.removeprefix("sha256:")[:12]
-        if self._layers.has(chain):
-            progress(pb.PullProgress(status="Already exists", layer=name))
-            return
-
-        async def counted() -> AsyncIterator[bytes]:
-            count = 0
-            async for chunk in registry.blob(descriptor):
-                count += len(chunk)
-                progress(
-                    pb.PullProgress(
-                        status="Downloading", layer=name, current_bytes=count, total_bytes=max(0, descriptor.size)
-                    )
-                )
-                yield chunk
-
-        await self._content.write(descriptor.digest, descriptor.size, counted())
-        progress(pb.PullProgress(status="Extracting", layer=name))
-        await asyncio.to_thread(self._layers.unpack, self._content.path(descriptor.digest), diff_id, chain)
-        # The unpacked layer is what is used from here on.
-        self._content.remove(descriptor.digest)
-        progress(pb.PullProgress(status="Pull complete", layer=name))
+        return manifest, read_json(self._content.read(manifest.config.digest), f"the config of {digest}")
 
     def _is_complete(self, digest: str) -> bool:
-        """Whether everything of a manifest is here."""
+        """Whether everything of a manifest is here, and whole."""
         try:
-            return self._content.has(digest) and all(path.is_dir() for path in self._image(digest).layers)
+            _, config = self._documents(digest)
         except (FileNotFoundError, WrongDigest):
             return False
+        return all(self._layers.has(chain) for chain in chain_ids(diff_ids(config, digest)))
 
-    # -- loading
+    # Adding
+
+    async def pull(self, reference: str, progress: Progress) -> LocalImage:
+        """Make an image present and return it.
+
+        Asks the registry which image a tag means now; one pinned by its digest that is here needs no registry. Raises
+        InvalidReference, NotFound, PermissionDenied, Unavailable, WrongDigest, ResourceExhausted, BadLayer.
+        """
+        wanted = parse_reference(reference)
+        async with self._pulling[str(wanted)], self._addition():
+            digest = self._references.get(str(wanted)) if wanted.digest else None
+            if digest is None:
+                progress(pb.PullProgress(status=f"Pulling from {wanted.name}"))
+                async with Registry(wanted, self._insecure) as registry:
+                    digest = await self._puller.pull(registry, wanted, progress)
+                self._references.point([str(wanted)], digest)
+            return self._image(digest)
 
     async def load(self, chunks: AsyncIterator[bytes]) -> list[LocalImage]:
-        """Take the images of a `docker save` or OCI layout archive. Raises InvalidArgument, WrongDigest."""
+        """Take the images of a `docker save` or OCI layout archive.
+
+        Raises InvalidArgument, BadLayer, WrongDigest, ResourceExhausted; images before the faulty one are kept.
+        """
         loaded = []
-        async with archive.unpacked(chunks, self._file.parent) as folder:
-            for saved in archive.images(folder):
-                manifest = await asyncio.to_thread(archive.adopt, saved, self._content, self._layers)
-                for reference in saved.references:
-                    self._refer(str(_normal(reference)), manifest)
-                if not saved.references:
-                    self._refer(f"<none>@{manifest}", manifest)
-                loaded.append(self._image(manifest))
+        async with self._addition(), archive.unpacked(chunks, self._directory) as folder:
+            for saved in await asyncio.to_thread(archive.images, folder):
+                digest = await asyncio.to_thread(archive.adopt, saved, self._content, self._layers)
+                self._references.point([str(parse_reference(name)) for name in saved.references], digest)
+                loaded.append(self._image(digest))
         if not loaded:
             raise InvalidArgument("the archive holds no image", remedy="Give what `docker save` or an OCI tool wrote.")
         return loaded
 
-    # -- removing
+    @asynccontextmanager
+    async def _addition(self) -> AsyncIterator[None]:
+        """Keep what is not named yet from being collected; the last addition collects what had to wait."""
+        async with self._collecting:
+            self._adding += 1
+        try:
+            yield
+        finally:
+            self._adding -= 1
+            await self._collect()
+
+    # Removing
 
     async def remove(
         self, reference: str, *, force: bool, in_use: Callable[[str], bool]
     ) -> tuple[list[str], list[str]]:
-        """Untag an image and, with its last reference, delete it. Return (untagged references, deleted ids).
+        """Untag an image and, with its last name, delete it. Return (untagged names, deleted ids).
 
-        Raises NotFound, and FailedPrecondition for an image that a container uses unless `force`, which only untags it.
+        Raises NotFound; and FailedPrecondition unless `force` for an id with several names and for an image that a
+        container uses (`in_use` is asked by id), which even then only loses its names.
         """
-        digest = self._manifest_digest(reference)
+        digest, named = self._find(reference)
         image = self._image(digest)
-        named = str(_normal(reference)) if not image.id.removeprefix("sha256:").startswith(_hex(reference)) else ""
-        references = [named] if named in image.references else list(image.references)
-        if named not in image.references and len(references) > 1 and not force:
+        if named and len(image.references) > 1:
+            self._references.untag([named])
+            return [named], []
+        if len(image.references) > 1 and not force:
             raise FailedPrecondition(
-                f"image {image.id[7:19]} is referenced by {len(references)} names",
-                remedy="Remove it by name, or use --force to remove all names.",
+                f"image {image.id.removeprefix('sha256:')[:12]} has {len(image.references)} names",
+                remedy=f"Remove it by name ({', '.join(image.references)}), or use --force to remove them all.",
             )
-        is_last = len(references) == len(image.references)
-        if is_last and in_use(image.id) and not force:
-            raise FailedPrecondition(
-                f"image {reference} is being used by a container on this node",
-                remedy="Remove the container's service first, or use --force to remove the name only.",
-            )
-        for name in references:
-            del self._references[name]
-        if is_last and in_use(image.id):
-            self._references[f"<none>@{digest}"] = digest
-            self._save()
-            return references, []
-        self._save()
-        if not is_last:
-            return references, []
-        await asyncio.to_thread(self._collect)
-        return references, [image.id]
+        if in_use(image.id):
+            if not force:
+                raise FailedPrecondition(
+                    f"image {reference} is used by a container on this node",
+                    remedy="Remove the container's service first, or use --force to remove the name only.",
+                )
+            self._references.untag(image.references)
+            return list(image.references), []
+        self._references.forget(digest)
+        self._has_garbage = True
+        await self._collect()
+        return list(image.references), [image.id]
 
-    def _collect(self) -> None:
-        """Delete blobs and layers that no image needs."""
+    async def _collect(self) -> None:
+        """Delete blobs and layers that no image needs, unless an image is being added: then its end does it."""
+        async with self._collecting:
+            if self._adding or not self._has_garbage:
+                return
+            self._has_garbage = False
+            blobs, chains = self._needed()
+            await asyncio.to_thread(self._delete_all_but, blobs, chains)
+
+    def _needed(self) -> tuple[set[str], set[str]]:
         blobs: set[str] = set()
         chains: set[str] = set()
-        for digest in set(self._references.values()):
-            manifest = read_manifest(self._content.read(digest), digest)
-            config = read_json(self._content.read(manifest.config.digest), digest)
+        for digest in self._references.digests():
+            manifest, config = self._documents(digest)
             blobs |= {digest, manifest.config.digest}
             chains |= set(chain_ids(diff_ids(config, digest)))
+        return blobs, chains
+
+    def _delete_all_but(self, blobs: set[str], chains: set[str]) -> None:
         for digest in self._content.digests() - blobs:
             self._content.remove(digest)
         for chain in self._layers.chain_ids() - chains:
             self._layers.remove(chain)
 
-    # -- references
-
-    def _refer(self, reference: str, digest: str) -> None:
-        if self._references.get(reference) != digest:
-            self._references[reference] = digest
-            self._save()
-
-    def _load_references(self) -> dict[str, str]:
-        try:
-            stored: dict[str, str] = json.loads(self._file.read_text())
-        except FileNotFoundError:
-            return {}
-        whole = {r: d for r, d in stored.items() if self._content.has(d)}
-        for lost in sorted(set(stored) - set(whole)):
-            log.warning("an image has lost its content", reference=lost)
-        return whole
-
-    def _save(self) -> None:
-        aside = self._file.with_suffix(".new")
-        with aside.open("w") as file:
-            json.dump(self._references, file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(self._file)
-
-
-def _normal(reference: str) -> ImageReference:
-    return parse_reference(reference)
-
-
-def _hex(reference: str) -> str:
-    """What `reference` would be as the beginning of an id; a text that no id begins with when it cannot be one."""
-    plain = reference.removeprefix("sha256:")
-    return plain if len(plain) >= 4 and all(c in "0123456789abcdef" for c in plain) else "-"
-
 
 def _created(config: Mapping[str, Any]) -> float:
     try:
-        return datetime.fromisoformat(str(config.get("created", "")).replace("Z", "+00:00")).timestamp()
+        return datetime.fromisoformat(str(config.get("created", ""))).timestamp()
     except ValueError:
         return 0.0
-
-
-def _plain(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

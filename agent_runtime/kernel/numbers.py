@@ -8,7 +8,7 @@ import os
 
 _X86_64 = {
     "read": 0, "write": 1, "close": 3, "rt_sigaction": 13, "ioctl": 16, "socket": 41, "execve": 59,
-    "chdir": 80, "fchdir": 81,
+    "chdir": 80, "fchdir": 81, "syncfs": 306,
     "umask": 95, "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126,
     "pivot_root": 155, "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170, "openat": 257,
     "mkdirat": 258, "mknodat": 259, "symlinkat": 266, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308,
@@ -16,7 +16,7 @@ _X86_64 = {
 }  # fmt: skip
 _AARCH64 = {
     "read": 63, "write": 64, "close": 57, "rt_sigaction": 134, "ioctl": 29, "socket": 198, "execve": 221,
-    "chdir": 49, "fchdir": 50, "umask": 166,
+    "chdir": 49, "fchdir": 50, "umask": 166, "syncfs": 267,
     "setsid": 157, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91,
     "pivot_root": 41, "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "openat": 56,
     "mkdirat": 34, "mknodat": 33, "symlinkat": 36, "unshare": 97, "dup3": 24, "prlimit64": 261, "setns": 268,

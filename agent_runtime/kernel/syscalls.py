@@ -48,6 +48,11 @@ def unmount(target: str | Path) -> None:
     syscall("umount2", os.fsencode(target), n.MNT_DETACH)
 
 
+def syncfs(descriptor: int) -> None:
+    """Bring everything written to a descriptor's file system to its disk."""
+    syscall("syncfs", descriptor)
+
+
 def pivot_root(new_root: str, put_old: str) -> None:
     syscall("pivot_root", new_root.encode(), put_old.encode())
 
