@@ -69,10 +69,10 @@ def load_config(paths: NodePaths) -> ManagerConfig:
     raft = settings.get("raft", {})
     low, high = raft.get("election-seconds", (0.4, 0.8))
     heartbeat = raft.get("heartbeat-seconds", 0.1)
-    if not 0 < heartbeat * 2 < low < high:
+    if not 0 < heartbeat * 3 < low < high:
         raise InvalidArgument(
             f"{paths.config_file}: [raft] heartbeat-seconds {heartbeat} does not fit election-seconds [{low}, {high}]",
-            remedy="The shorter election timeout must be more than twice the heartbeat and less than the longer one.",
+            remedy="The shorter election timeout must be more than three heartbeats and less than the longer one.",
         )
     return ManagerConfig(
         paths=paths,

@@ -16,7 +16,7 @@ from pyswarm.manager.api.logs import LogBroker, LogBrokerServicer, LogsServicer
 from pyswarm.manager.api.raft import PingServicer, RaftMembershipServicer, member_of, message_of
 from pyswarm.manager.config import ManagerConfig
 from pyswarm.manager.leader.loop import lead
-from pyswarm.manager.raft.guarded.engine import RaftEngine
+from pyswarm.manager.raft.engine import RaftEngine
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.settings import RaftSettings
 from pyswarm.manager.sealing.keys import open_sealer

@@ -143,16 +143,24 @@ class _Pass:
                     self._desire(task, TaskState.REMOVE)
         for node in self.seen.nodes():
             slot_or_none = slots.get(node.id)
-            is_empty = slot_or_none is None or self._was_lost(slot_or_none)
+            start_after = self.now if slot_or_none is None else self._may_start_again(slot_or_none)
             can_start = node.spec.availability is Availability.ACTIVE and node.status.state is NodeState.READY
-            if is_empty and can_start and self._is_eligible(node):
-                self._create(0, node.id, self.now, "one task per node")
+            if start_after is not None and can_start and self._is_eligible(node):
+                self._create(0, node.id, start_after, "one task per node")
                 self.reasons.append("one task per node")
 
-    def _was_lost(self, slot: Slot) -> bool:
-        """Whether the slot is empty because its node was down, rather than by the restart policy."""
-        ended_by_itself = slot.newest.state.is_failure or slot.newest.state is TaskState.COMPLETE
-        return not slot.live and not ended_by_itself
+    def _may_start_again(self, slot: Slot) -> float | None:
+        """Return when the empty slot of a node that is back may be filled; None when it is filled, or has given up.
+
+        A task that was told to stop because its node was lost may have ended on its own account meanwhile, so a
+        slot without a live task is empty for good only when the restart policy says so.
+        """
+        if slot.live:
+            return None
+        newest = slot.newest
+        if newest.state.is_failure or newest.state is TaskState.COMPLETE:
+            return after_death(slot, newest, self.policy, now=self.now).start_after
+        return self.now
 
     def _is_eligible(self, node: Node | None) -> bool:
         if node is None or is_drained(node) or is_lost(node):

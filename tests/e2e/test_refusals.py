@@ -144,7 +144,7 @@ def test_a_wrong_token_and_a_rotated_token_are_told_apart_from_an_unreachable_ma
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param("services:\n  web:\n   image: [\n", ["line", "3"], id="malformed YAML names its line"),
+        pytest.param("services:\n  web:\n   image: [\n", ["bad.yaml:4", "line 4"], id="malformed YAML names its line"),
         pytest.param(
             "services:\n  web:\n    image: a\n    imagee: b\n", ["imagee", "image"], id="an unknown key is named"
         ),

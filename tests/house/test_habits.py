@@ -81,6 +81,7 @@ LOOSE_TASKS = Counter(
         "manager/api/logs.py": 1,  # an async generator's: a TaskGroup must not be left open across a yield
         "manager/daemon.py": 1,  # the leader's work, which must be cancelled alone when leadership is lost
         "manager/main.py": 2,  # the root of all tasks, and the wait for a signal
+        "worker/main.py": 2,  # the root of all tasks, and the waits for signals
         "worker/supervisor/daemons.py": 1,  # one keeper a daemon, begun and ended by command
     }
 )
