@@ -18,6 +18,8 @@ INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
+"""What reading a document of the wrong shape raises."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
@@ -39,10 +41,12 @@ def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def check_digest(text: str) -> str:
+def check_digest(text: object) -> str:
     """Return a digest if it is a well-formed SHA-256 one. Raises InvalidArgument: it becomes a file's name."""
-    if not _DIGEST.fullmatch(text):
-        raise InvalidArgument(f"{text[:80]!r} is not a sha256 digest", remedy="Only SHA-256 digests are supported.")
+    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
+        raise InvalidArgument(
+            f"{str(text)[:80]!r} is not a sha256 digest", remedy="Only SHA-256 digests are supported."
+        )
     return text
 
 
@@ -69,11 +73,14 @@ def choose_platform(index: Mapping[str, Any], what: str) -> Descriptor:
     """Return the manifest for this machine. Raises NotFound naming the platforms that there are."""
     wanted = this_architecture()
     offered = []
-    for entry in index.get("manifests", ()):
-        where = entry.get("platform") or {}
-        offered.append(f"{where.get('os', '?')}/{where.get('architecture', '?')}")
-        if where.get("os", "linux") == "linux" and where.get("architecture", wanted) == wanted:
-            return _descriptor(entry)
+    try:
+        for entry in index["manifests"]:
+            where = entry.get("platform") or {}
+            offered.append(f"{where.get('os', '?')}/{where.get('architecture', '?')}")
+            if where.get("os", "linux") == "linux" and where.get("architecture", wanted) == wanted:
+                return _descriptor(entry)
+    except _MALFORMED as error:
+        raise InvalidArgument(f"the index of {what} is malformed: {error!r}") from error
     raise NotFound(
         f"{what} is not made for linux/{wanted}", remedy=f"It is there for {', '.join(sorted(set(offered)))} only."
     )
@@ -86,8 +93,8 @@ def read_manifest(data: bytes, what: str) -> Manifest:
         raise FailedPrecondition(f"the manifest of {what} is of an unsupported schema", remedy="Push the image again.")
     try:
         return Manifest(_descriptor(document["config"]), tuple(_descriptor(entry) for entry in document["layers"]))
-    except (KeyError, TypeError) as error:
-        raise InvalidArgument(f"the manifest of {what} lacks {error}") from error
+    except _MALFORMED as error:
+        raise InvalidArgument(f"the manifest of {what} is malformed: {error!r}") from error
 
 
 def _descriptor(entry: Mapping[str, Any]) -> Descriptor:
@@ -106,5 +113,5 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
 def diff_ids(config: Mapping[str, Any], what: str) -> list[str]:
     try:
         return [check_digest(diff_id) for diff_id in config["rootfs"]["diff_ids"]]
-    except (KeyError, TypeError) as error:
+    except _MALFORMED as error:
         raise InvalidArgument(f"the config of {what} names no layers") from error
