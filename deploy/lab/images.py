@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import platform
+import re
 import subprocess
 import sys
 import tarfile
@@ -30,13 +31,13 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 _ENTRY = """\
 #!/bin/sh
-# Serve /site; end at once when told to: the first process of a container has no default for SIGTERM.
+# Serve three pages; end at once when told to: for the first process of a container SIGTERM does nothing by itself.
 trap 'kill $server 2>/dev/null; exit 0' TERM INT
 address=$(ip -4 -o addr show dev eth0 2>/dev/null | awk '{print $4}' | cut -d/ -f1)
 mkdir -p /tmp/site
-echo {version} > /tmp/site/version
+printf '%s' '{version}' > /tmp/site/version
 echo ok > /tmp/site/health
-printf '<h1>pyswarm</h1>\\n<p>image version %s, served by %s at %s</p>\\n' {version} "$(hostname)" "$address" \\
+printf '<h1>pyswarm</h1>\\n<p>image version %s, served by %s at %s</p>\\n' '{version}' "$(hostname)" "$address" \\
   > /tmp/site/index.html
 echo "web {version} serving on $(hostname) at $address"
 httpd -f -p 80 -h /tmp/site &
@@ -68,7 +69,9 @@ def busybox_files() -> dict[str, bytes | str]:
 
 
 def web_image(version: str) -> Image:
-    """Return the web image: a page that says which version of it answered, where."""
+    """Return the web image: a page that says which version of it answered, where. Raises ValueError for odd versions."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", version):
+        raise ValueError(f"{version!r} is no version: use letters, digits, dots, dashes and underscores")
     files = busybox_files() | {
         "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
         "etc/group": b"root:x:0:\nnogroup:x:65534:\n",
@@ -196,7 +199,7 @@ def main() -> None:
             write_layout(image, arguments.out, arguments.tag)
         if arguments.push:
             push(image, arguments.push, arguments.tag)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         sys.exit(str(error))
     print(image.digest)
 
