@@ -58,6 +58,11 @@ class Image:
     def digest(self) -> str:
         return _digest(self.manifest)
 
+    @property
+    def diff_ids(self) -> list[str]:
+        found: list[str] = json.loads(self.config)["rootfs"]["diff_ids"]
+        return found
+
 
 def busybox_files() -> dict[str, bytes | str]:
     """Return busybox and a link to it for each of its applets. Raises RuntimeError naming the package."""
@@ -69,7 +74,7 @@ def busybox_files() -> dict[str, bytes | str]:
 
 
 def web_image(version: str) -> Image:
-    """Return the web image: a page that says which version of it answered, where. Raises ValueError for odd versions."""
+    """Return the web image: a page that says which version answered, and where. Raises ValueError for odd versions."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", version):
         raise ValueError(f"{version!r} is no version: use letters, digits, dots, dashes and underscores")
     files = busybox_files() | {
