@@ -1,0 +1,78 @@
+"""What a node is told, and what it may say."""
+
+import pytest
+from lib.builders import a_revision, a_service, a_task
+from msgspec.structs import replace
+
+from pyswarm.manager.dispatcher.assignments import assignments_of, difference
+from pyswarm.manager.dispatcher.reports import Report, fold
+from pyswarm.manager.store.changes import Update
+from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.proto.model.objects import TaskStatus
+from pyswarm.proto.model.states import TaskState
+
+WEB = a_service("web")
+
+
+def seen(*tasks: object) -> Snapshot:
+    return Snapshot.of(WEB, a_revision(WEB), *tasks, version=1)  # type: ignore[arg-type]
+
+
+def test_a_node_is_told_its_own_tasks_from_the_moment_they_are_assigned():
+    tasks = [
+        a_task("mine", service=WEB, node="n1", state=TaskState.ASSIGNED),
+        a_task("early", service=WEB, slot=2, state=TaskState.PENDING),
+        a_task("theirs", service=WEB, slot=3, node="n2"),
+    ]
+    assert set(assignments_of(seen(*tasks), "n1")) == {"mine"}
+
+
+def test_only_what_managers_decide_makes_a_difference():
+    old = assignments_of(seen(a_task("t", service=WEB, node="n1", state=TaskState.ASSIGNED)), "n1")
+    reported = assignments_of(seen(a_task("t", service=WEB, node="n1", state=TaskState.RUNNING)), "n1")
+    stopped = assignments_of(seen(a_task("t", service=WEB, node="n1", desired=TaskState.SHUTDOWN)), "n1")
+    assert not difference(old, reported).update
+    assert [a.task.id for a in difference(old, stopped).update] == ["t"]
+    assert difference(old, {}).remove == ("t",)
+
+
+def one(plan):
+    (change,) = plan.changes
+    assert isinstance(change, Update)
+    return change.object
+
+
+def test_the_furthest_of_several_reports_counts_and_is_stamped_by_the_manager():
+    task = a_task("t", service=WEB, node="n1", state=TaskState.ASSIGNED)
+    reports = [
+        Report("n1", "t", TaskStatus(state=state, timestamp=5.0))
+        for state in (TaskState.ACCEPTED, TaskState.RUNNING, TaskState.PREPARING)
+    ]
+    after = one(fold(seen(task), reports, now=99.0))
+    assert after.status.state is TaskState.RUNNING
+    assert after.status.timestamp == 99.0
+
+
+@pytest.mark.parametrize(
+    ("report", "why"),
+    [
+        (Report("n2", "t", TaskStatus(state=TaskState.RUNNING)), "another node's"),
+        (Report("n1", "t", TaskStatus(state=TaskState.ACCEPTED)), "a step back"),
+        (Report("n1", "t", TaskStatus(state=TaskState.ORPHANED)), "not the agent's to say"),
+        (Report("n1", "gone", TaskStatus(state=TaskState.RUNNING)), "of no task"),
+        (Report("n1", "t", TaskStatus(state=TaskState.STARTING)), "nothing new"),
+    ],
+)
+def test_reports_that_change_nothing(report, why):
+    task = a_task("t", service=WEB, node="n1", state=TaskState.STARTING)
+    task = replace(task, status=replace(task.status, err="", message=""))
+    assert fold(seen(task), [report], now=1.0).changes == (), why
+
+
+def test_what_has_ended_stays_as_it_ended():
+    task = a_task("t", service=WEB, node="n1", state=TaskState.FAILED)
+    late = [
+        Report("n1", "t", TaskStatus(state=TaskState.SHUTDOWN)),
+        Report("n1", "t", TaskStatus(state=TaskState.RUNNING)),
+    ]
+    assert fold(seen(task), late, now=1.0).changes == ()
