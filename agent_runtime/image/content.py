@@ -90,6 +90,15 @@ class ContentStore:
         return {f"sha256:{path.name}" for path in self._directory.iterdir() if not path.name.startswith(".")}
 
 
+def sync_directory(directory: Path) -> None:
+    """Make what was renamed in a directory survive a power failure."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def disk_error(error: OSError, what: str) -> ResourceExhausted | Internal:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceExhausted(

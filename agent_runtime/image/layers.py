@@ -12,7 +12,7 @@ from typing import IO
 import zstandard
 
 from pyswarm.agent_runtime.image.beneath import BadLayer
-from pyswarm.agent_runtime.image.content import WrongDigest, disk_error
+from pyswarm.agent_runtime.image.content import WrongDigest, disk_error, sync_directory
 from pyswarm.agent_runtime.image.extract import BYTES_MAX, extract
 from pyswarm.agent_runtime.image.manifest import check_digest
 from pyswarm.agent_runtime.kernel.syscalls import syncfs
@@ -27,7 +27,7 @@ class LayerStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # What a killed pull left.
+        # What a killed pull or removal left.
         for path in directory.glob(".new-*"):
             shutil.rmtree(path)
 
@@ -67,7 +67,15 @@ class LayerStore:
             shutil.rmtree(aside, ignore_errors=True)
 
     def remove(self, chain_id: str) -> None:
-        shutil.rmtree(self.path(chain_id), ignore_errors=True)
+        """Delete a layer. Blocks: call it in a thread."""
+        aside = self._directory / f".new-{os.urandom(8).hex()}"
+        try:
+            # Half a layer must not keep the name of a whole one: we may be killed while its files go.
+            self.path(chain_id).rename(aside)
+        except FileNotFoundError:
+            return
+        sync_directory(self._directory)
+        shutil.rmtree(aside, ignore_errors=True)
 
     def chain_ids(self) -> set[str]:
         return {f"sha256:{path.name}" for path in self._directory.iterdir() if not path.name.startswith(".")}

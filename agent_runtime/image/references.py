@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pyswarm.agent_runtime.image.content import disk_error
+from pyswarm.agent_runtime.image.content import disk_error, sync_directory
 from pyswarm.proto.log import get_logger
 
 log = get_logger(__name__)
@@ -63,6 +63,7 @@ class References:
                 file.flush()
                 os.fsync(file.fileno())
             aside.rename(self._file)
+            sync_directory(self._file.parent)
         except OSError as error:
             raise disk_error(error, "the list of images") from error
         self._digests = wanted

@@ -140,6 +140,27 @@ def make_index(*images: tuple[str, MadeImage]) -> bytes:
     ).encode()
 
 
+def oci_layout(*named: tuple[str, MadeImage]) -> bytes:
+    """Return an OCI layout archive of (name, image)."""
+    index = {
+        "schemaVersion": 2,
+        "manifests": [
+            {
+                "mediaType": image.media_type,
+                "digest": image.digest,
+                "size": len(image.manifest),
+                "annotations": {"org.opencontainers.image.ref.name": name},
+            }
+            for name, image in named
+        ],
+    }
+    files = [entry("oci-layout", b"{}"), entry("index.json", json.dumps(index).encode())]
+    for _, image in named:
+        blobs = {image.digest: image.manifest, **image.blobs}
+        files += [entry(f"blobs/sha256/{digest[7:]}", blob) for digest, blob in blobs.items()]
+    return layer_tar(*files)
+
+
 def push(url: str, repository: str, tag: str, image: MadeImage) -> None:
     """Push to a registry that demands nothing."""
     base = f"{url}/v2/{repository}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from lib.faulty_registry import faulty_registry
-from lib.oci_images import MadeImage, digest_of, entry, hard_link, layer_tar, make_image, symlink
+from lib.oci_images import MadeImage, digest_of, entry, hard_link, layer_tar, make_image, oci_layout, symlink
 
 from pyswarm.agent_runtime.image.content import WrongDigest
 from pyswarm.agent_runtime.image.store import ImageStore
@@ -35,26 +35,6 @@ def used(_: str) -> bool:
 
 def unused(_: str) -> bool:
     return False
-
-
-def oci_layout(*named: tuple[str, MadeImage]) -> bytes:
-    index = {
-        "schemaVersion": 2,
-        "manifests": [
-            {
-                "mediaType": image.media_type,
-                "digest": image.digest,
-                "size": len(image.manifest),
-                "annotations": {"org.opencontainers.image.ref.name": name},
-            }
-            for name, image in named
-        ],
-    }
-    files = [entry("oci-layout", b"{}"), entry("index.json", json.dumps(index).encode())]
-    for _, image in named:
-        blobs = {image.digest: image.manifest, **image.blobs}
-        files += [entry(f"blobs/sha256/{digest[7:]}", blob) for digest, blob in blobs.items()]
-    return layer_tar(*files)
 
 
 def docker_save(name: str, image: MadeImage, tars: tuple[bytes, ...]) -> bytes:
