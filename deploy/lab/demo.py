@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from pyswarm.deploy.lab import images
+import pyswarm.deploy.lab.images as images
 from pyswarm.deploy.lab.lab import Lab, Say
 from pyswarm.deploy.lab.topology import REGISTRY, REGISTRY_PORT
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from lib.fake_control import serving
 
+from pyswarm.proto.clock import SystemClock
 from pyswarm.proto.errors import FailedPrecondition, NotFound
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import runtime_pb2_grpc
@@ -54,7 +55,7 @@ class FakeRuntime(runtime_pb2_grpc.RuntimeServicer):
 
 @pytest.fixture
 def runtime(pyswarm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRuntime]:
-    monkeypatch.setattr("pyswarm.proto.clock.SystemClock.now", lambda self: 1000.0)
+    monkeypatch.setattr(SystemClock, "now", lambda self: 1000.0)
     fake = FakeRuntime()
     with serving(
         pyswarm.paths.runtime_socket, lambda server: runtime_pb2_grpc.add_RuntimeServicer_to_server(fake, server)

@@ -8,6 +8,7 @@ import pytest
 from lib.builders import a_node, a_port, a_revision, a_service, a_task
 from msgspec.structs import replace
 
+from pyswarm.proto.clock import SystemClock
 from pyswarm.proto.codec.messages import from_message
 from pyswarm.proto.model.objects import ContainerStatus
 from pyswarm.proto.model.spec import ContainerSpec, Mount, PortConfig, ServiceSpec, UpdateConfig
@@ -18,7 +19,7 @@ from pyswarm.proto.v1 import control_pb2 as pb
 @pytest.fixture
 def web(control: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A service with a running task, a starting one with a history, on two nodes, at the moment 1000."""
-    monkeypatch.setattr("pyswarm.proto.clock.SystemClock.now", lambda self: 1000.0)
+    monkeypatch.setattr(SystemClock, "now", lambda self: 1000.0)
     service = a_service("web", replicas=2, image="r:5000/web:2", ports=(a_port(),), spec_version=2)
     service = replace(service, id="webservice0123456789", version=7)
     old = a_revision(replace(service, spec_version=1))
