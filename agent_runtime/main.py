@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def main() -> None:
 async def _serve_registry_images(paths: NodePaths, config: RuntimeConfig) -> None:
     from pyswarm.agent_runtime.image.store import ImageStore as RegistryImages
 
-    await serve(paths, config, RegistryImages(paths.runtime, insecure_registries=config.insecure_registries))
+    # Opening the images clears what a killed daemon left half done: not before it is certain that none lives.
+    await serve(paths, config, lambda: RegistryImages(paths.runtime, insecure_registries=config.insecure_registries))
 
 
 def _only_daemon(paths: NodePaths) -> None:
@@ -72,9 +74,10 @@ def _only_daemon(paths: NodePaths) -> None:
         ) from None
 
 
-async def serve(paths: NodePaths, config: RuntimeConfig, images: ImageStore) -> None:
+async def serve(paths: NodePaths, config: RuntimeConfig, open_images: Callable[[], ImageStore]) -> None:
     """Serve until SIGTERM or SIGINT. Raises FailedPrecondition when another daemon serves this root."""
     _only_daemon(paths)
+    images = open_images()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

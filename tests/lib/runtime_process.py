@@ -52,4 +52,4 @@ class DirectoryImages:
 if __name__ == "__main__":
     paths = NodePaths(Path(sys.argv[1]))
     configure(component="runtime", level="info")
-    asyncio.run(serve(paths, read_config(paths.config_file), DirectoryImages(Path(sys.argv[2]))))
+    asyncio.run(serve(paths, read_config(paths.config_file), lambda: DirectoryImages(Path(sys.argv[2]))))
