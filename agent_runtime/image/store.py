@@ -2,7 +2,7 @@
 
 An image is known by the digest of its config (its id); names point to manifests (`references.py`). A pull or load first
 brings blobs and layers, and only then the name: killed at any moment, it leaves at most blobs and layers that the next
-removal clears away.
+removal, or the next addition that finds the disk full, clears away.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from pyswarm.agent_runtime.image.pull import KeyedLocks, Progress, Puller
 from pyswarm.agent_runtime.image.references import References
 from pyswarm.agent_runtime.image.registry import Registry
 from pyswarm.proto.codec.image_reference import parse_reference
-from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, InvalidReference, NotFound
+from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, InvalidReference, NotFound, ResourceExhausted
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2
 
@@ -165,6 +165,10 @@ class ImageStore:
             self._adding += 1
         try:
             yield
+        except ResourceExhausted:
+            # What failed additions have finished waits for the next attempt, but not when others need the room.
+            self._has_garbage = True
+            raise
         finally:
             self._adding -= 1
             await self._collect()
