@@ -20,11 +20,14 @@ from pyswarm.proto.errors import NotFound, PermissionDenied, Unavailable
 
 ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
+TOKEN_BYTES_MAX = 64 * 1024
 CHUNK_BYTES = 256 * 1024
 RETRY = Backoff(first_seconds=0.2, cap_seconds=2.0)
 ATTEMPTS = 5
 GIVE_UP_SECONDS = 10.0
-"""How long one request is tried again while nothing of its answer has come."""
+"""How long after its first failure a request is tried again while nothing of its answer comes."""
+AMPLE_BYTES = 8 * 1024 * 1024
+"""So much of a blob makes up for the failures before it."""
 TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_connect=5, sock_read=30)
 _PASSING = {429, 500, 502, 503, 504}
 _BROKEN = (aiohttp.ClientError, TimeoutError)
@@ -84,7 +87,7 @@ class Registry:
                         to_skip = max(0, to_skip - len(chunk))
                         if fresh:
                             received += len(fresh)
-                            retries.note_progress()
+                            retries.note_progress(len(fresh))
                             yield fresh
                     if descriptor.size < 0 or received >= descriptor.size:
                         return
@@ -151,7 +154,8 @@ class Registry:
             async with self._session.get(f"{realm}?{query}") as response:
                 if response.status != 200:
                     raise self._refused(response.status, "a token")
-                answer = read_json(await response.read(), f"the token of registry {self._name}")
+                data = b"".join([chunk async for chunk in _bounded(response, TOKEN_BYTES_MAX)])
+                answer = read_json(data, f"the token of registry {self._name}")
         except _BROKEN as error:
             raise self._unreachable(error) from error
         return str(answer.get("token") or answer.get("access_token") or "")
@@ -182,17 +186,25 @@ class _Retries:
 
     def __init__(self) -> None:
         self._attempt = 0
-        self.note_progress()
+        self._brought = 0
+        self._deadline: float | None = None
 
-    def note_progress(self) -> None:
-        """Count the time from here. Attempts stay counted: a registry could bring one byte each time."""
-        self._deadline = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
+    def note_progress(self, count: int) -> None:
+        """Forget how long it fails, and how often once much has come: a registry could bring one byte each time."""
+        self._deadline = None
+        self._brought += count
+        if self._brought >= AMPLE_BYTES:
+            self._attempt = self._brought = 0
 
     async def wait_after(self, error: Unavailable | NotFound | PermissionDenied) -> None:
         """Wait before the next attempt, or raise `error` when there shall be none."""
+        now = asyncio.get_running_loop().time()
+        if self._deadline is None:
+            # From the first failure, not from the last byte: a silence may have taken longer to be noticed.
+            self._deadline = now + GIVE_UP_SECONDS
         self._attempt += 1
         delay = RETRY.delay_seconds(self._attempt, SYSTEM_ENTROPY.uniform(0, 1))
-        if self._attempt >= ATTEMPTS or asyncio.get_running_loop().time() + delay > self._deadline:
+        if self._attempt >= ATTEMPTS or now + delay > self._deadline:
             raise error
         await asyncio.sleep(delay)
 

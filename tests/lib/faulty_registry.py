@@ -1,5 +1,6 @@
 """A registry that misbehaves as it is told: what real ones do once in a while, on demand."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ class FaultyRegistry:
     """So many first requests are answered with status 503."""
     cut_blobs: int = 0
     """So many blobs end in their middle with the connection."""
+    stalled_blobs: int = 0
+    """So many blobs stop in their middle and keep the connection."""
     corrupt: str = ""
     """A blob of this digest has one byte changed."""
     knows_ranges: bool = True
@@ -31,6 +34,7 @@ class FaultyRegistry:
     on_manifest: Callable[[], None] | None = None
     """Called when a manifest was asked for."""
     seen: Counter[tuple[int, str]] = field(default_factory=Counter)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def reference(self) -> str:
@@ -72,15 +76,25 @@ class FaultyRegistry:
             data = data[:-1] + bytes([data[-1] ^ 1])
         start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
         start = start if self.knows_ranges else 0
+        data, status = data[start:], 206 if start else 200
         if self.cut_blobs:
             self.cut_blobs -= 1
-            half = web.StreamResponse(headers={"Content-Length": str(len(data))})
-            await half.prepare(request)
-            await half.write(data[: len(data) // 2])
+            half = await self._half(request, data, status)
             assert request.transport is not None
             request.transport.close()
             return half
-        return web.Response(body=data[start:], status=206 if start else 200)
+        if self.stalled_blobs:
+            self.stalled_blobs -= 1
+            half = await self._half(request, data, status)
+            await self.ended.wait()
+            return half
+        return web.Response(body=data, status=status)
+
+    async def _half(self, request: web.Request, data: bytes, status: int) -> web.StreamResponse:
+        half = web.StreamResponse(status=status, headers={"Content-Length": str(len(data))})
+        await half.prepare(request)
+        await half.write(data[: (len(data) + 1) // 2])
+        return half
 
 
 @asynccontextmanager
@@ -96,4 +110,5 @@ async def faulty_registry(image: MadeImage) -> AsyncIterator[FaultyRegistry]:
         registry.host = f"127.0.0.1:{runner.addresses[0][1]}"
         yield registry
     finally:
+        registry.ended.set()
         await runner.cleanup()

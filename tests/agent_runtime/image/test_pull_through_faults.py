@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 import pytest
 from lib.faulty_registry import FaultyRegistry, faulty_registry
 from lib.oci_images import digest_of, entry, layer_tar, make_image
@@ -71,6 +72,28 @@ async def test_a_download_that_breaks_goes_on_where_it_was(
 
     assert (image.layers[0] / "file").stat().st_size == 200_000
     assert knows_ranges == any(status == 206 for status, _ in registry.seen)
+
+
+async def test_a_large_download_may_break_often(
+    registry: FaultyRegistry, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "AMPLE_BYTES", 1)
+    registry.cut_blobs = 12
+
+    assert (await store.pull(registry.reference, ignore)).id == MADE.id
+
+
+async def test_a_download_that_falls_silent_goes_on_where_it_was(
+    registry: FaultyRegistry, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Silence lasts longer than failures are borne.
+    monkeypatch.setattr(registry_module, "TIMEOUT", aiohttp.ClientTimeout(sock_read=0.3))
+    monkeypatch.setattr(registry_module, "GIVE_UP_SECONDS", 0.2)
+    registry.stalled_blobs = 2
+
+    image = await store.pull(registry.reference, ignore)
+
+    assert (image.layers[0] / "file").stat().st_size == 200_000
 
 
 async def test_a_download_that_always_breaks_is_given_up(
