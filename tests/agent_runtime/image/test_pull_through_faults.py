@@ -1,5 +1,6 @@
 """Pulling from registries that fail, lie, redirect and want tokens."""
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -181,6 +182,23 @@ async def test_a_registry_that_wants_a_login_is_refused(registry: FaultyRegistry
 
     with pytest.raises(PermissionDenied, match="web:1"):
         await store.pull(registry.reference, ignore)
+
+
+@pytest.mark.parametrize("step", ["Pulling from", "Downloading", "Extracting", "Pull complete"])
+async def test_a_cancelled_pull_leaves_the_one_that_waits_for_it_alone(
+    registry: FaultyRegistry, store: ImageStore, step: str
+) -> None:
+    def cancel(seen: pb.PullProgress) -> None:
+        if seen.status.startswith(step):
+            cancelled.cancel()
+
+    async with asyncio.TaskGroup() as tasks:
+        cancelled = tasks.create_task(store.pull(registry.reference, cancel))
+        waiting = tasks.create_task(store.pull(registry.reference, ignore))
+
+    assert cancelled.cancelled()
+    assert (waiting.result().layers[0] / "file").stat().st_size == 200_000
+    assert len(await store.images()) == 1
 
 
 async def test_a_redirect_is_followed_without_the_token(registry: FaultyRegistry, store: ImageStore) -> None:
