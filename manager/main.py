@@ -12,12 +12,16 @@ import asyncio
 import gc
 import signal
 import sys
+from typing import TYPE_CHECKING
 
-from pyswarm.manager.config import ManagerConfig, load_config
-from pyswarm.manager.daemon import ManagerDaemon
+from pyswarm.manager.config import load_config
 from pyswarm.proto import log as logging
 from pyswarm.proto.errors import SwarmError
 from pyswarm.proto.paths import NodePaths
+from pyswarm.proto.rpc import core_log
+
+if TYPE_CHECKING:
+    from pyswarm.manager.daemon import ManagerDaemon
 
 log = logging.get_logger(__name__)
 
@@ -27,21 +31,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="the manager daemon; pyswarmd starts it on managers")
     parser.add_argument("--root", default=None, help="where state and sockets live (PYSWARM_ROOT, /)")
     arguments = parser.parse_args()
+    # gRPC must not be imported before its core's output is taken over.
+    core_log.install()
+    from pyswarm.manager.daemon import ManagerDaemon
+
+    # What was imported stays for ever: keep the collector from walking it.
+    gc.freeze()
     try:
         config = load_config(NodePaths.from_environment(arguments.root))
         logging.configure(component="manager", level=config.log_level)
-        # What was imported stays for ever: keep the collector from walking it.
-        gc.freeze()
-        asyncio.run(_until_told(config))
+        asyncio.run(_until_told(ManagerDaemon(config)))
     except SwarmError as error:
         sys.exit(f"pyswarm-manager: {error}")
 
 
-async def _until_told(config: ManagerConfig) -> None:
+async def _until_told(daemon: "ManagerDaemon") -> None:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    daemon = ManagerDaemon(config)
     work = asyncio.create_task(daemon.run(), name="manager")
     wait = asyncio.create_task(told.wait(), name="signal")
     await asyncio.wait({work, wait}, return_when=asyncio.FIRST_COMPLETED)

@@ -10,3 +10,7 @@ import os
 # TLS 1.3 only. Python gRPC cannot set a least version, but its list of TLS 1.2 suites can be one that needs an RSA
 # certificate: ours are all ECDSA, so no 1.2 handshake finds a shared cipher. gRPC reads this when it is imported.
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "AES128-GCM-SHA256"
+
+# What a failed call needs to say reaches its caller as an error; a terminal is no place for the core's remarks.
+# Daemons that serve TLS read those instead (rpc/core_log.py).
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -39,6 +39,12 @@ def identity_of(certificate_pem: bytes) -> NodeIdentity:
     return identity_of_subject(x509.load_pem_x509_certificate(certificate_pem).subject)
 
 
+@lru_cache(maxsize=8192)
+def expiry_of(certificate_pem: bytes) -> float:
+    """Return when a certificate ends, in seconds since the epoch."""
+    return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc.timestamp()
+
+
 def identity_of_subject(name: x509.Name) -> NodeIdentity:
     """Return the identity in a subject. Raises PermissionDenied when it is not a node's."""
     values = {attribute.oid: str(attribute.value) for attribute in name}

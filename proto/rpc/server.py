@@ -11,19 +11,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 import msgspec
 
+from pyswarm.proto.clock import SYSTEM_CLOCK, Clock
 from pyswarm.proto.codec.errors import to_status
-from pyswarm.proto.errors import Internal, PermissionDenied, SwarmError
-from pyswarm.proto.identity import identity_of
+from pyswarm.proto.errors import FailedPrecondition, Internal, PermissionDenied, SwarmError
+from pyswarm.proto.identity import expiry_of, identity_of
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.states import Role
 from pyswarm.proto.rpc.access import rule_of
 from pyswarm.proto.rpc.handlers import wrap
-from pyswarm.proto.rpc.identity import CALLER_KEY, Caller, set_caller
+from pyswarm.proto.rpc.identity import CALLER_KEY, FORWARDED_KEY, Caller, set_caller
 
 log = get_logger(__name__)
 
@@ -36,7 +38,10 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # Clients ping every 5 s (client.py); one that comes a little early must not be cut off for it.
+    ("grpc.http2.min_ping_interval_without_data_ms", 2_500),
+    # Who connects and says nothing keeps nothing open.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     # A port that another daemon holds must be an error, not a silent share.
     ("grpc.so_reuseport", 0),
 )
@@ -57,17 +62,23 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """The one interceptor that decides who may call: deny by default."""
 
     def __init__(
-        self, door: Door, *, cluster_id: str = "", is_blacklisted: Callable[[str], bool] = lambda _: False
+        self,
+        door: Door,
+        *,
+        cluster_id: str = "",
+        is_blacklisted: Callable[[str], bool] = lambda _: False,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._door = door
         self._cluster_id = cluster_id
         self._is_blacklisted = is_blacklisted
+        self._clock = clock
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        method: str = details.method
         handler = await continuation(details)
         if handler is None:
-            return None
-        method: str = details.method
+            handler = _UNKNOWN_METHOD
 
         async def before(context: Any) -> None:
             set_caller(self._admit(method, context))
@@ -78,14 +89,13 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return wrap(handler, before=before, failed=failed)
 
     def _admit(self, method: str, context: Any) -> Caller:
-        peer = str(context.peer())
+        peer = unquote(str(context.peer()))
         try:
             caller = self._caller(context, peer)
             rule = rule_of(method)
             if not rule.admits(caller):
-                who = f"a {caller.role.name.lower()}" if caller is not None and not caller.is_local else "this caller"
                 raise PermissionDenied(
-                    f"{method} is not for {who}: it is open to {rule}",
+                    f"{method} is not for {_named(caller)}: it is open to {rule}",
                     remedy="Run the command on a manager." if caller and caller.role is Role.WORKER else "",
                 )
         except PermissionDenied as error:
@@ -96,21 +106,52 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _caller(self, context: Any, peer: str) -> Caller | None:
         if self._door is Door.LOCAL:
             return Caller(is_local=True, peer=peer, cluster_id=self._cluster_id)
-        certificates = context.auth_context().get("x509_pem_cert")
         if self._door is Door.BOOTSTRAP:
             return None
+        certificates = context.auth_context().get("x509_pem_cert")
         if not certificates:
-            raise PermissionDenied("no client certificate")
+            raise PermissionDenied("the caller shows no certificate")
         identity = identity_of(certificates[0])
-        if self._cluster_id and identity.cluster_id != self._cluster_id:
-            raise PermissionDenied(f"the certificate is of cluster {identity.cluster_id}, not {self._cluster_id}")
-        if self._is_blacklisted(identity.node_id):
-            raise PermissionDenied(f"node {identity.node_id} was removed from the cluster", remedy="Join it again.")
-        original = dict(context.invocation_metadata()).get(CALLER_KEY)
-        if original is not None and identity.role is Role.MANAGER:
+        # A connection may outlive the certificate that opened it, and the blacklist ends with the certificate.
+        if self._clock.now() > expiry_of(certificates[0]):
+            raise PermissionDenied(
+                f"the certificate of node {identity.node_id} has expired", remedy="Renew it, or join the node again."
+            )
+        self._check_membership(identity.node_id, identity.cluster_id)
+        metadata = dict(context.invocation_metadata())
+        if FORWARDED_KEY in metadata and CALLER_KEY in metadata and identity.role is Role.MANAGER:
             # A manager passes a call on: the rule is about who called first.
-            return msgspec.msgpack.decode(original, type=Caller)
+            return self._original(metadata[CALLER_KEY])
         return Caller(identity.node_id, identity.role, identity.cluster_id, peer=peer)
+
+    def _original(self, encoded: bytes) -> Caller:
+        try:
+            caller = msgspec.msgpack.decode(encoded, type=Caller)
+        except msgspec.MsgspecError as error:
+            raise PermissionDenied(f"the forwarded caller cannot be read: {error}") from error
+        if not caller.is_local:
+            self._check_membership(caller.node_id, caller.cluster_id)
+        return caller
+
+    def _check_membership(self, node_id: str, cluster_id: str) -> None:
+        if self._cluster_id and cluster_id != self._cluster_id:
+            raise PermissionDenied(f"the certificate is of cluster {cluster_id}, not {self._cluster_id}")
+        if self._is_blacklisted(node_id):
+            raise PermissionDenied(f"node {node_id} was removed from the cluster", remedy="Join it again.")
+
+
+def _named(caller: Caller | None) -> str:
+    if caller is None:
+        return "a caller without a certificate"
+    return "the local administrator" if caller.is_local else f"a {caller.role.name.lower()}"
+
+
+async def _no_such_method(_request: Any, _context: Any) -> None:
+    raise AssertionError("the gate admits nobody to an unknown method")
+
+
+_UNKNOWN_METHOD = grpc.stream_unary_rpc_method_handler(_no_such_method)
+"""Stands for every method this server does not have. Nobody may call it, so strangers learn nothing of what exists."""
 
 
 async def _abort(method: str, context: Any, error: Exception) -> None:
@@ -138,7 +179,7 @@ def add_secure_port(server: grpc.aio.Server, address: str, credentials: grpc.Ser
     try:
         return server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise SwarmError(
+        raise FailedPrecondition(
             f"cannot listen on {address}: {error}", remedy="Is another daemon on this port? `ss -ltnp` shows it."
         ) from error
 
@@ -162,6 +203,11 @@ async def serve_unix(
     before = os.umask(0o177)
     try:
         server.add_insecure_port(f"unix:{aside}")
+    except RuntimeError as error:
+        raise FailedPrecondition(
+            f"cannot listen on {path}: {error}",
+            remedy="The directory must be writable, and the whole path shorter than 100 characters.",
+        ) from error
     finally:
         os.umask(before)
     await server.start()

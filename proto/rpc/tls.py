@@ -3,12 +3,17 @@
 Every use reads the files anew, so a renewed certificate is taken up by the next connection without a restart.
 """
 
+import os
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 
 from pyswarm.proto.errors import FailedPrecondition
+
+T = TypeVar("T")
 
 ROOT_CA = "root-ca.crt"
 CERTIFICATE = "node.crt"
@@ -16,14 +21,37 @@ KEY = "node.key"
 
 
 def read_certificates(directory: Path) -> tuple[bytes, bytes, bytes]:
-    """Return (root, certificate, key) as PEM. Raises FailedPrecondition when the node has none."""
-    try:
-        return tuple((directory / name).read_bytes() for name in (ROOT_CA, CERTIFICATE, KEY))  # type: ignore[return-value]
-    except FileNotFoundError as error:
-        raise FailedPrecondition(
-            f"this node has no certificate ({error.filename} is missing)",
-            remedy='Make it part of a cluster with "pyswarm init" or "pyswarm join".',
-        ) from error
+    """Return (root, certificate, key) as PEM, all of one renewal. Raises FailedPrecondition when the node has none."""
+    return _of_one_renewal(directory, _read)
+
+
+def _read(opened: Path) -> tuple[bytes, bytes, bytes]:
+    return (opened / ROOT_CA).read_bytes(), (opened / CERTIFICATE).read_bytes(), (opened / KEY).read_bytes()
+
+
+def _of_one_renewal(directory: Path, read: Callable[[Path], T]) -> T:
+    """Return `read(directory)` although a renewal may exchange the directory meanwhile (certificate_files.py).
+
+    The open directory stays the same one under whatever name. While its successor is being put in its place it is
+    called `.old`, and after that its files vanish: then the successor is read.
+    """
+    missing: FileNotFoundError | None = None
+    for name in (directory, directory.with_name(directory.name + ".old"), directory):
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError as error:
+            missing = missing or error
+            continue
+        try:
+            return read(Path(f"/proc/self/fd/{descriptor}"))
+        except FileNotFoundError as error:
+            missing = missing or error
+        finally:
+            os.close(descriptor)
+    raise FailedPrecondition(
+        f"this node has no certificate in {directory}",
+        remedy='Make it part of a cluster with "pyswarm init" or "pyswarm join".',
+    ) from missing
 
 
 def channel_credentials(directory: Path) -> grpc.ChannelCredentials:
@@ -56,8 +84,9 @@ def _following(directory: Path, *, require_client: bool) -> grpc.ServerCredentia
         now = _stamp(directory)
         if now == seen:
             return None
+        fresh = _configuration(directory, require_client=require_client)
         seen = now
-        return _configuration(directory, require_client=require_client)
+        return fresh
 
     return grpc.dynamic_ssl_server_credentials(
         _configuration(directory, require_client=require_client),
@@ -72,8 +101,11 @@ def _configuration(directory: Path, *, require_client: bool) -> grpc.ServerCerti
 
 
 def _stamp(directory: Path) -> tuple[int, int]:
-    found = (directory / CERTIFICATE).stat()
-    return found.st_mtime_ns, found.st_ino
+    def stamp(opened: Path) -> tuple[int, int]:
+        found = (opened / CERTIFICATE).stat()
+        return found.st_mtime_ns, found.st_ino
+
+    return _of_one_renewal(directory, stamp)
 
 
 def raft_ssl_contexts(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -81,13 +113,16 @@ def raft_ssl_contexts(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
     Host names are not checked; the transport compares the peer's node id and role instead.
     """
-    contexts = []
-    for purpose in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
-        context = ssl.SSLContext(purpose)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(str(directory / ROOT_CA))
-        context.load_cert_chain(str(directory / CERTIFICATE), str(directory / KEY))
-        contexts.append(context)
-    return contexts[0], contexts[1]
+    return _of_one_renewal(
+        directory, lambda opened: (_mutual(ssl.PROTOCOL_TLS_SERVER, opened), _mutual(ssl.PROTOCOL_TLS_CLIENT, opened))
+    )
+
+
+def _mutual(side: int, directory: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(side)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(str(directory / ROOT_CA))
+    context.load_cert_chain(str(directory / CERTIFICATE), str(directory / KEY))
+    return context
