@@ -64,9 +64,11 @@ class WorkerDaemon:
             clock=SYSTEM_CLOCK,
             node_id=node["node_id"],
         )
+        # Of its own: a renewal drops its channel, and must not end the session it was asked for in.
+        self._renewal_pool = ManagerPool(self._pool.addresses, lambda: channel_credentials(paths.certificates))
         self._credentials = Credentials(
             paths.certificates,
-            pool=ManagerPool(self._pool.addresses, lambda: channel_credentials(paths.certificates)),
+            pool=self._renewal_pool,
             clock=SYSTEM_CLOCK,
             entropy=SYSTEM_ENTROPY,
             on_renewal=self._renewed,
@@ -95,6 +97,7 @@ class WorkerDaemon:
             await self._network.close()
             await self._runtime.close()
             await self._pool.close()
+            await self._renewal_pool.close()
 
     async def leave(self) -> None:
         """Take this node out of its cluster as far as managers can be reached, and clean up here in any case."""
@@ -123,6 +126,7 @@ class WorkerDaemon:
         addresses = [manager.addr for manager in message.managers]
         if addresses:
             self._pool.update(addresses)
+            self._renewal_pool.update(addresses)
             stored = [{"node_id": m.node_id, "addr": m.addr} for m in message.managers]
             await self._tell({"op": "managers", "managers": stored})
         if not self._was_told:
