@@ -6,10 +6,8 @@ A one-shot that pyswarmd runs for `pyswarm init` (docs/reference/seams.md). Writ
 `manager/bootstrap.msgpack`, the objects that the manager proposes as its first entry; prints one JSON object.
 """
 
-import argparse
-import json
+import math
 import os
-import sys
 from typing import Any
 
 import msgspec
@@ -18,11 +16,12 @@ from cryptography import x509
 from pyswarm.manager.ca.issue import issue
 from pyswarm.manager.ca.root import certificate_to_pem, key_to_pem, new_key, self_signed_root
 from pyswarm.manager.ca.tokens import first_tokens
+from pyswarm.proto import one_shot
 from pyswarm.proto.certificate_files import sync_directory, write_certificates
 from pyswarm.proto.clock import SYSTEM_CLOCK, Clock
 from pyswarm.proto.csr import make_csr
 from pyswarm.proto.entropy import SYSTEM_ENTROPY, Entropy
-from pyswarm.proto.errors import InvalidArgument, SwarmError
+from pyswarm.proto.errors import FailedPrecondition, InvalidArgument
 from pyswarm.proto.identity import NodeIdentity
 from pyswarm.proto.join_token import root_digest
 from pyswarm.proto.model.objects import Cluster, Node, NodeStatus, Object, RootCA
@@ -34,8 +33,14 @@ MIN_CERT_EXPIRY_SECONDS = 3600.0
 
 
 def bootstrap(paths: NodePaths, options: dict[str, Any], clock: Clock, entropy: Entropy) -> dict[str, Any]:
-    """Make everything of a new cluster on disk and return its ids. Raises InvalidArgument."""
+    """Make everything of a new cluster on disk and return its ids.
+
+    Raises InvalidArgument, and FailedPrecondition on a machine that is a node already: its key must not be lost.
+    """
+    if paths.node_file.exists():
+        raise FailedPrecondition("this machine is a node already", remedy="Leave its cluster first: `pyswarm leave`.")
     spec = _cluster_spec(options)
+    availability = _availability(options)
     now = clock.now()
     root_key = new_key()
     root = self_signed_root(root_key, now=now, serial=x509.random_serial_number())
@@ -56,7 +61,6 @@ def bootstrap(paths: NodePaths, options: dict[str, Any], clock: Clock, entropy: 
         expiry_seconds=spec.node_cert_expiry_seconds,
         serial=x509.random_serial_number(),
     )
-    availability = Availability[str(options.get("availability") or "active").upper()]
     objects: list[Object] = [
         Cluster(id=identity.cluster_id, spec=spec, root_ca=root_ca),
         Node(
@@ -76,37 +80,48 @@ def bootstrap(paths: NodePaths, options: dict[str, Any], clock: Clock, entropy: 
         file.flush()
         os.fsync(file.fileno())
     sync_directory(paths.manager)
-    return {"ok": True, "node_id": identity.node_id, "cluster_id": identity.cluster_id}
+    return {"node_id": identity.node_id, "cluster_id": identity.cluster_id}
+
+
+def _availability(options: dict[str, Any]) -> Availability:
+    name = str(options.get("availability") or "active").upper()
+    if name not in ("ACTIVE", "PAUSE", "DRAIN"):
+        raise InvalidArgument(f"no such availability: {name.lower()}", remedy="Use active, pause or drain.")
+    return Availability[name]
 
 
 def _cluster_spec(options: dict[str, Any]) -> ClusterSpec:
     default = ClusterSpec()
-    expiry = float(options.get("cert_expiry_seconds") or default.node_cert_expiry_seconds)
+    expiry = _number(options, "cert_expiry_seconds", default.node_cert_expiry_seconds)
     if expiry < MIN_CERT_EXPIRY_SECONDS:
         raise InvalidArgument(f"certificates of {expiry:g} s are too short", remedy="Use an expiry of at least 1h.")
-    heartbeat = float(options.get("heartbeat_seconds") or default.heartbeat_period_seconds)
+    heartbeat = _number(options, "heartbeat_seconds", default.heartbeat_period_seconds)
     if heartbeat < 0.1:
         raise InvalidArgument(f"a heartbeat of {heartbeat:g} s is too short", remedy="Use at least 100ms.")
-    history = options.get("task_history_limit")
     return ClusterSpec(
-        task_history_retention_limit=default.task_history_retention_limit if history is None else int(history),
+        task_history_retention_limit=int(
+            _number(options, "task_history_limit", float(default.task_history_retention_limit))
+        ),
         heartbeat_period_seconds=heartbeat,
         node_cert_expiry_seconds=expiry,
     )
 
 
+def _number(options: dict[str, Any], name: str, default: float) -> float:
+    value = options.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidArgument(f"{name} is not a number: {value!r}")
+    return float(value)
+
+
 def main() -> None:
     """Entry point: JSON options on standard input, JSON answer on standard output."""
-    parser = argparse.ArgumentParser(description="make a new cluster's root and first node")
-    parser.add_argument("--root", default=None)
-    arguments = parser.parse_args()
-    try:
-        options = json.loads(sys.stdin.read() or "{}")
-        answer = bootstrap(NodePaths.from_environment(arguments.root), options, SYSTEM_CLOCK, SYSTEM_ENTROPY)
-    except SwarmError as error:
-        answer = {"ok": False, "code": error.code, "message": error.message, "remedy": error.remedy}
-    print(json.dumps(answer))
-    sys.exit(0 if answer["ok"] else 1)
+    one_shot.run(
+        lambda paths, options: bootstrap(paths, options, SYSTEM_CLOCK, SYSTEM_ENTROPY),
+        description="make a new cluster's root and first node",
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Write a node's certificates so that a crash never leaves a key beside another key's certificate.
 
 The directory `certificates` is replaced whole: a new one is written aside, synced and exchanged by renames. Between
-the two renames a crash leaves the old one under `certificates.old`, which `recover` puts back.
+the two renames the old one is called `certificates.old`: readers look there too (rpc/tls.py), and after a crash
+`recover` puts it back.
 """
 
 import os

@@ -14,7 +14,7 @@ from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.clock import Clock
 from pyswarm.proto.codec.messages import from_message
 from pyswarm.proto.entropy import Entropy
-from pyswarm.proto.errors import FailedPrecondition, JoinTokenInvalid, NotFound
+from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, JoinTokenInvalid, NotFound
 from pyswarm.proto.identity import NodeIdentity
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import Cluster, Node, NodeDescription, NodeStatus
@@ -67,13 +67,14 @@ class BootstrapServicer(_Issuer, ca_pb2_grpc.BootstrapServicer):
     ) -> pb.IssueNodeCertificateResponse:
         cluster = self._cluster()
         now = self._clock.now()
+        # The token comes first: a stranger learns nothing else.
+        role = self._role(cluster, request.token)
         check_clock(request.client_time, now=now, expiry_seconds=cluster.spec.node_cert_expiry_seconds)
         node_id = self._entropy.new_id()
-        role = self._role(cluster, request.token)
         certificate = self._issue(cluster, request.csr_pem, node_id, role)
         node = Node(
             id=node_id,
-            spec=NodeSpec(role=role, availability=Availability(request.availability) or Availability.ACTIVE),
+            spec=NodeSpec(role=role, availability=_availability(request.availability)),
             description=from_message(request.description, NodeDescription),
             status=NodeStatus(state=NodeState.UNKNOWN, message="joining", addr=request.addr, changed_at=now),
             role=role,
@@ -113,9 +114,9 @@ class CAServicer(_Issuer, ca_pb2_grpc.CAServicer):
     ) -> pb.RenewNodeCertificateResponse:
         cluster = self._cluster()
         caller = current_caller()
-        node = self._store.view.node(caller.node_id)
-        if node is None:
-            raise NotFound(f"node {caller.node_id} is not part of this cluster", remedy="Leave and join again.")
+        # A manager that was deposed without knowing it must not certify a role that was taken away meanwhile.
+        await self._writer.update(lambda seen: confirm_role(seen, caller.node_id))
+        node = certified_node(self._store.view, caller.node_id)
         certificate = self._issue(cluster, request.csr_pem, node.id, node.role)
         log.info("certificate renewed", node=node.id, role=node.role.name.lower())
         return pb.RenewNodeCertificateResponse(
@@ -123,6 +124,31 @@ class CAServicer(_Issuer, ca_pb2_grpc.CAServicer):
             role=int(node.role),  # type: ignore[arg-type]
             root_ca_pem=cluster.root_ca.certificate_pem,
         )
+
+
+def certified_node(seen: Snapshot, node_id: str) -> Node:
+    """Return the node whose `role` its next certificate carries.
+
+    That is the stored role, not the wish in its spec: the role manager changes it at the right moment of a promotion
+    (before the certificate) and of a demotion (after the node left the consensus group), see leader/roles.py.
+    """
+    node = seen.node(node_id)
+    if node is None:
+        raise NotFound(f"node {node_id} is not part of this cluster", remedy="Leave and join again.")
+    return node
+
+
+def confirm_role(seen: Snapshot, node_id: str) -> Plan:
+    """Write nothing, but have a quorum agree that the node still is what it is seen to be."""
+    node = certified_node(seen, node_id)
+    return Plan((Expect("node", node.id, node.version),), why="its certificate is renewed")
+
+
+def _availability(number: int) -> Availability:
+    try:
+        return Availability(number) or Availability.ACTIVE
+    except ValueError as error:
+        raise InvalidArgument(f"no such availability: {number}") from error
 
 
 def manager_addresses(seen: Snapshot) -> list[str]:

@@ -1,7 +1,7 @@
 """Issue node certificates. The request contributes its public key; every name comes from the CA's own record."""
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -47,23 +47,31 @@ def issue(
 def _public_key(csr_pem: str) -> ec.EllipticCurvePublicKey:
     try:
         request = x509.load_pem_x509_csr(csr_pem.encode())
-        request.public_key()
+        key = request.public_key()
         valid = request.is_signature_valid
-    except (ValueError, InvalidSignature) as error:
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise InvalidArgument(f"the certificate request is malformed: {error}") from error
-    if not valid:
-        raise InvalidArgument("the certificate request is not signed with its own key")
-    key = request.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise InvalidArgument("the certificate request's key is not ECDSA P-256")
+    if not valid:
+        raise InvalidArgument("the certificate request is not signed with its own key")
     return key
 
 
 def check_clock(client_time: float, *, now: float, expiry_seconds: float) -> None:
     """Raise FailedPrecondition when a certificate issued at `now` would not be valid by the client's clock."""
+    # A time that is not a number is within no bounds.
     if not now - BACKDATE_SECONDS <= client_time <= now + expiry_seconds:
         raise FailedPrecondition(
-            f"the joining machine's clock says {moment(client_time):%Y-%m-%d %H:%M:%S} UTC, "
-            f"the cluster's {moment(now):%Y-%m-%d %H:%M:%S} UTC: its certificate would not be valid there",
+            f"the joining machine's clock says {_shown(client_time)}, the cluster's {_shown(now)}: "
+            "its certificate would not be valid there",
             remedy="Set the clock right (for example with chrony or systemd-timesyncd) and join again.",
         )
+
+
+def _shown(seconds: float) -> str:
+    try:
+        return f"{moment(seconds):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        # What a stranger sends need not be a moment of any calendar.
+        return f"{seconds:g} seconds since 1970"

@@ -11,6 +11,7 @@ from pyswarm.proto.codec.errors import from_status
 from pyswarm.proto.errors import SwarmError, Unavailable, Unreachable
 from pyswarm.proto.identity import MANAGER_NAME
 from pyswarm.proto.rpc.server import MESSAGE_MAX_BYTES
+from pyswarm.proto.rpc.tls_reasons import HUNG_UP, tls_reason
 
 T = TypeVar("T")
 
@@ -40,6 +41,11 @@ def translate(error: grpc.aio.AioRpcError, address: str) -> SwarmError:
     code, details = error.code(), error.details() or ""
     if "pyswarm-code" not in metadata:
         if code is grpc.StatusCode.UNAVAILABLE:
+            reason = tls_reason(details)
+            if reason is not None and reason is not HUNG_UP:
+                return Unreachable(
+                    f"{address} and this machine do not trust each other: {reason.text}", remedy=reason.remedy
+                )
             return Unreachable(
                 f"cannot reach {address}: {_cause(details)}",
                 remedy="Is the daemon running there, and does a firewall let the connection through?",
@@ -79,10 +85,7 @@ class _UnaryResponse(_Translating, grpc.aio.UnaryUnaryClientInterceptor):  # typ
             raise translate(error, self.address) from error
 
 
-class _UnaryStream(_Translating, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
-    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        return self._translated(await continuation(details, request))
-
+class _StreamedResponse(_Translating):
     async def _translated(self, call: Any) -> AsyncIterator[Any]:
         try:
             async for response in call:
@@ -91,6 +94,16 @@ class _UnaryStream(_Translating, grpc.aio.UnaryStreamClientInterceptor):  # type
             raise translate(error, self.address) from error
         finally:
             call.cancel()
+
+
+class _UnaryStream(_StreamedResponse, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
+    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return self._translated(await continuation(details, request))
+
+
+class _StreamStream(_StreamedResponse, grpc.aio.StreamStreamClientInterceptor):  # type: ignore[type-arg]
+    async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return self._translated(await continuation(details, requests))
 
 
 class _Answered:
@@ -123,7 +136,7 @@ class _StreamUnary(_Translating, grpc.aio.StreamUnaryClientInterceptor):  # type
 
 
 def _interceptors(address: str) -> list[Any]:
-    return [_UnaryResponse(address), _UnaryStream(address), _StreamUnary(address)]
+    return [_UnaryResponse(address), _UnaryStream(address), _StreamUnary(address), _StreamStream(address)]
 
 
 def open_channel(address: str, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
@@ -166,10 +179,14 @@ class ManagerPool:
             self._channel_address = self.address
         return self._channel
 
-    async def move_on(self) -> None:
-        """The present manager does not answer: the next one is asked from now on."""
-        self._addresses.append(self._addresses.pop(0))
-        await self.reconnect()
+    async def move_on(self, failed: str = "") -> None:
+        """The manager `failed` (else the present one) does not answer: the next one is asked from now on.
+
+        Several calls may fail at once with the same manager; the pool moves on once.
+        """
+        if failed in ("", self.address):
+            self._addresses.append(self._addresses.pop(0))
+            await self.reconnect()
 
     async def reconnect(self) -> None:
         """Drop the channel; the next use opens one with fresh credentials."""
@@ -187,11 +204,12 @@ class ManagerPool:
         """Return `await ask(channel)`, trying each manager once when one is Unavailable."""
         failure: Unavailable | None = None
         for _ in range(len(self._addresses)):
+            asked = self.address
             try:
                 return await ask(self.channel())
             except Unavailable as error:
                 failure = error
-                await self.move_on()
+                await self.move_on(asked)
         assert failure is not None
         raise failure
 

@@ -6,22 +6,20 @@ A one-shot that pyswarmd runs for `pyswarm join` (docs/reference/seams.md). Writ
 when all has gone well; prints one JSON object with the node's ids and role, or the error with its remedy.
 """
 
-import argparse
 import asyncio
-import json
 import socket
 import ssl
-import sys
 import time
 from typing import Any
 
 import grpc.aio
 from cryptography import x509
 
+from pyswarm.proto import one_shot
 from pyswarm.proto.certificate_files import write_certificates
 from pyswarm.proto.clock import SYSTEM_CLOCK, Clock
-from pyswarm.proto.csr import make_csr
-from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, JoinTokenInvalid, SwarmError, Unavailable
+from pyswarm.proto.csr import check_issued, make_csr
+from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, JoinTokenInvalid, Unavailable
 from pyswarm.proto.identity import MANAGER_NAME
 from pyswarm.proto.join_token import JoinToken, parse_join_token, root_digest, same_token
 from pyswarm.proto.model.states import Availability, Role
@@ -55,6 +53,7 @@ async def enroll(paths: NodePaths, options: dict[str, Any], clock: Clock) -> dic
     )
     async with open_channel(bootstrap, pinned_root_credentials(root_pem.encode())) as channel:
         issued = await ca_pb2_grpc.BootstrapStub(channel).IssueNodeCertificate(request, timeout=30)
+    check_issued(issued.certificate_pem, key_pem=key, root_pem=issued.root_ca_pem)
     write_certificates(
         paths.certificates.with_name("certificates.new"),
         root_pem=issued.root_ca_pem,
@@ -62,7 +61,6 @@ async def enroll(paths: NodePaths, options: dict[str, Any], clock: Clock) -> dic
         key_pem=key,
     )
     return {
-        "ok": True,
         "node_id": issued.node_id,
         "cluster_id": issued.cluster_id,
         "role": "manager" if Role(issued.role) is Role.MANAGER else "worker",
@@ -159,16 +157,10 @@ async def _download(address: str, presented: bytes) -> str:
 
 def main() -> None:
     """Entry point: JSON options on standard input, JSON answer on standard output."""
-    parser = argparse.ArgumentParser(description="obtain this machine's certificate with a join token")
-    parser.add_argument("--root", default=None)
-    arguments = parser.parse_args()
-    try:
-        options = json.loads(sys.stdin.read() or "{}")
-        answer = asyncio.run(enroll(NodePaths.from_environment(arguments.root), options, SYSTEM_CLOCK))
-    except SwarmError as error:
-        answer = {"ok": False, "code": error.code, "message": error.message, "remedy": error.remedy}
-    print(json.dumps(answer))
-    sys.exit(0 if answer["ok"] else 1)
+    one_shot.run(
+        lambda paths, options: asyncio.run(enroll(paths, options, SYSTEM_CLOCK)),
+        description="obtain this machine's certificate with a join token",
+    )
 
 
 if __name__ == "__main__":
