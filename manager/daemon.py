@@ -54,6 +54,7 @@ class ManagerDaemon:
         self._config = config
         self._member = Member(config.raft_id, config.node_id, config.raft_addr, config.api_addr)
         self._store = Store()
+        self._broker = LogBroker(store=self._store, entropy=SYSTEM_ENTROPY)
         self._edge: DispatcherEdge | None = None
         self._engine: RaftEngine | None = None
 
@@ -167,7 +168,7 @@ class ManagerDaemon:
         """Open the three doors. The unix socket comes last: that it answers means the manager is ready."""
         config, store = self._config, self._store
         parts: dict[str, Any] = {"store": store, "writer": writer, "clock": SYSTEM_CLOCK, "entropy": SYSTEM_ENTROPY}
-        broker = LogBroker(store=store, entropy=SYSTEM_ENTROPY)
+        broker = self._broker
         control = ControlServicer(consensus=engine, **parts)
         membership = RaftMembershipServicer(consensus=engine, writer=writer, ping=self._ping)
         for_people: list[AddServicer] = [
@@ -239,6 +240,7 @@ class ManagerDaemon:
                     await _cancel(leading)
                     leading = None
                     self._edge = None
+                    self._broker.end_all()
                 if should and leading is None:
                     term = leadership.term
                     log.info("leading", term=term)

@@ -151,6 +151,13 @@ class LogBroker:
         listener.put_nowait(order)
         return True
 
+    def end_all(self) -> None:
+        """Leadership was lost: end every stream, so that clients and nodes turn to the new leader."""
+        for node_id, listener in list(self._listeners.items()):
+            self._drop(node_id, listener)
+        for subscription in self._subscriptions.values():
+            subscription.end()
+
     # -- the node's side
 
     async def listen(self, node_id: str) -> AsyncIterator[pb.LogSubscription]:
