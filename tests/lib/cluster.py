@@ -65,7 +65,7 @@ class Cluster:
         self.until(lambda: not any(self.containers(h) for h in self.up()), "every container to be gone", 60)
 
     def recover(self) -> None:
-        """Boot what is down, heal what is cut off, and wait until every node is ready."""
+        """Boot what is down, heal what is cut off, and wait until every node is ready and every manager answers."""
         for host in self.lab.hosts.values():
             if not host.is_running:
                 self.lab.boot(host.name)
@@ -75,6 +75,7 @@ class Cluster:
             "every node to be ready",
             60,
         )
+        self.until(lambda: all(self.nodes(on=name) for name in self.managers()), "every manager to answer", 60)
 
     # -- seeing
 
@@ -83,6 +84,10 @@ class Cluster:
 
     def nodes(self, on: str | None = None) -> list[dict[str, Any]]:
         return records(self.pyswarm("node", "ls", "--format", "json", on=on))
+
+    def managers(self) -> list[str]:
+        """Return the host names of the managers there are now."""
+        return [node["Hostname"] for node in self.nodes() if node["ManagerStatus"]]
 
     def leader(self) -> str:
         """Return the leader's host name."""
