@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from lib.leaks import census, leaks
 
+import pyswarm.proto  # noqa: F401 - settles gRPC's settings before any test imports gRPC
+
 SETTLE_SECONDS = 10.0
 """The kernel tears namespaces down in the background, so a leak is what is still there after this time."""
 

@@ -17,7 +17,7 @@ from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import InvalidArgument, NotFound
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import Task
-from pyswarm.proto.model.states import TaskState
+from pyswarm.proto.model.states import NodeState, TaskState
 from pyswarm.proto.rpc.identity import current_caller
 from pyswarm.proto.v1 import logs_pb2 as pb
 from pyswarm.proto.v1 import logs_pb2_grpc
@@ -26,6 +26,9 @@ log = get_logger(__name__)
 
 LINES_QUEUED_MAX = 1024
 """Lines waiting for one client before its publishers are held back."""
+
+LISTENING_SECONDS_MAX = 5.0
+"""How long a client waits for a node that is up and does not listen, as after a change of leader."""
 
 SUBSCRIPTIONS_QUEUED_MAX = 1024
 """Instructions waiting for one node; a node that reads none of so many is dropped and must listen again."""
@@ -41,6 +44,8 @@ class _Subscription:
         self.id = subscription_id
         self.options = options
         self.publishing: set[str] = set()
+        self.awaited: dict[str, pb.LogSubscription] = {}
+        """What nodes will be told that are up and do not listen yet."""
         self.task_ids: set[str] = set()
         self._lines: asyncio.Queue[pb.LogMessage | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(LINES_QUEUED_MAX)
@@ -62,6 +67,10 @@ class _Subscription:
         """The reader is gone."""
         self._is_closed = True
         self._room.release()
+
+    def add_note(self, note: pb.LogMessage) -> None:
+        """Queue a remark for the reader: few for each node, so they need no room."""
+        self._lines.put_nowait(note)
 
     async def lines(self) -> AsyncIterator[pb.LogMessage]:
         while (line := await self._lines.get()) is not None:
@@ -88,40 +97,46 @@ class LogBroker:
             subscription = _Subscription(self._entropy.new_id(), request.options)
             self._subscriptions[subscription.id] = subscription
             follower: asyncio.Task[None] | None = None
+            patience = asyncio.get_running_loop().call_later(LISTENING_SECONDS_MAX, self._wait_no_longer, subscription)
             try:
-                for note in self._ask(seen, subscription, tasks):
-                    yield note
+                self._ask(seen, subscription, tasks)
                 if request.options.follow:
                     follower = asyncio.create_task(self._follow(subscription, commits, request))
-                elif not subscription.publishing:
-                    return
+                elif not subscription.publishing and not subscription.awaited:
+                    subscription.end()
                 async for line in subscription.lines():
                     yield line
             finally:
                 subscription.close()
+                patience.cancel()
                 if follower is not None:
                     follower.cancel()
                 del self._subscriptions[subscription.id]
                 for node_id in subscription.publishing:
                     self._tell(node_id, pb.LogSubscription(id=subscription.id, close=True))
 
-    def _ask(self, seen: Snapshot, subscription: _Subscription, tasks: Iterable[Task]) -> list[pb.LogMessage]:
-        """Tell the nodes of `tasks` to publish; return a note for each node that cannot be told."""
+    def _ask(self, seen: Snapshot, subscription: _Subscription, tasks: Iterable[Task]) -> None:
+        """Tell the nodes of `tasks` to publish; note those that are down, wait for those that do not listen yet."""
         by_node: dict[str, list[str]] = {}
         for task in tasks:
             if task.node_id and task.id not in subscription.task_ids:
                 subscription.task_ids.add(task.id)
                 by_node.setdefault(task.node_id, []).append(task.id)
-        notes = []
         for node_id, task_ids in sorted(by_node.items()):
             order = pb.LogSubscription(id=subscription.id, task_ids=task_ids, options=subscription.options)
+            node = seen.node(node_id)
             if self._tell(node_id, order):
                 subscription.publishing.add(node_id)
+            elif node is not None and node.status.state is NodeState.READY:
+                subscription.awaited[node_id] = order
             else:
-                node = seen.node(node_id)
-                name = node.description.hostname if node is not None else node_id
-                notes.append(pb.LogMessage(node_id=node_id, note=f"node {name} is not connected: its logs are missing"))
-        return notes
+                subscription.add_note(_missing(seen, node_id))
+
+    def _wait_no_longer(self, subscription: _Subscription) -> None:
+        for node_id in sorted(subscription.awaited):
+            subscription.add_note(_missing(self._store.view, node_id))
+        subscription.awaited.clear()
+        self._end_when_complete(subscription)
 
     async def _follow(self, subscription: _Subscription, commits: Any, request: pb.SubscribeLogsRequest) -> None:
         """Extend a following subscription to tasks that are assigned while it lasts."""
@@ -135,8 +150,7 @@ class LogBroker:
                     and event.object.state >= TaskState.ASSIGNED
                     and event.object.service_id in _service_ids(commit.snapshot, request)
                 ]
-                for note in self._ask(commit.snapshot, subscription, fresh):
-                    await subscription.put(note)
+                self._ask(commit.snapshot, subscription, fresh)
         finally:
             # However following ended, the reader must not wait for ever.
             subscription.end()
@@ -176,9 +190,13 @@ class LogBroker:
                 self._drop(node_id, orders)
 
     def _ask_again(self, node_id: str) -> None:
-        """A node that comes (back) publishes for the subscriptions that follow tasks it holds."""
+        """A node that comes (back) publishes for those who wait for it, and who follow tasks it holds."""
         held = {task.id for task in self._store.view.tasks_of_node(node_id)}
         for subscription in self._subscriptions.values():
+            if (awaited := subscription.awaited.pop(node_id, None)) is not None:
+                self._tell(node_id, awaited)
+                subscription.publishing.add(node_id)
+                continue
             task_ids = sorted(subscription.task_ids & held)
             if task_ids and subscription.options.follow and node_id not in subscription.publishing:
                 options = pb.LogOptions(follow=True, tail=0)
@@ -189,7 +207,9 @@ class LogBroker:
         listener.put_nowait(None)
         self._listeners.pop(node_id, None)
         for subscription in self._subscriptions.values():
-            self._has_published(subscription, node_id)
+            if node_id in subscription.publishing:
+                subscription.add_note(_note(self._store.view, node_id, "has lost its connection: logs may be missing"))
+                self._has_published(subscription, node_id)
 
     async def publish(self, node_id: str, messages: AsyncIterator[pb.PublishLogsMessage]) -> None:
         """Hand lines on to their subscriptions. Lines of tasks that are not the node's are refused."""
@@ -209,8 +229,21 @@ class LogBroker:
 
     def _has_published(self, subscription: _Subscription, node_id: str) -> None:
         subscription.publishing.discard(node_id)
-        if not subscription.publishing and not subscription.options.follow:
+        self._end_when_complete(subscription)
+
+    def _end_when_complete(self, subscription: _Subscription) -> None:
+        if not subscription.publishing and not subscription.awaited and not subscription.options.follow:
             subscription.end()
+
+
+def _missing(seen: Snapshot, node_id: str) -> pb.LogMessage:
+    return _note(seen, node_id, "is not connected: its logs are missing")
+
+
+def _note(seen: Snapshot, node_id: str, what: str) -> pb.LogMessage:
+    node = seen.node(node_id)
+    name = node.description.hostname if node is not None and node.description.hostname else node_id
+    return pb.LogMessage(node_id=node_id, note=f"node {name} {what}")
 
 
 def _service_ids(seen: Snapshot, request: pb.SubscribeLogsRequest) -> set[str]:

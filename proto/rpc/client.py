@@ -1,6 +1,8 @@
 """Open channels, and turn the statuses of calls back into the `SwarmError`s the server meant."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +44,9 @@ def translate(error: grpc.aio.AioRpcError, address: str) -> SwarmError:
     if "pyswarm-code" not in metadata:
         if code is grpc.StatusCode.UNAVAILABLE:
             reason = tls_reason(details)
-            if reason is not None and reason is not HUNG_UP:
+            if reason is HUNG_UP:
+                details = "the TLS handshake was not finished"
+            elif reason is not None:
                 return Unreachable(
                     f"{address} and this machine do not trust each other: {reason.text}", remedy=reason.remedy
                 )
@@ -67,11 +71,55 @@ def _cause(details: str) -> str:
     return details or "no answer"
 
 
-class _Translating:
-    """Common parts of the client interceptors: the address for messages."""
+class _UnderWay:
+    """The calls of one channel that wait for a single response.
 
-    def __init__(self, address: str) -> None:
+    gRPC cancels, on closing a channel, whatever task waits for such a call, and its waiter cannot tell that from being
+    cancelled by its owner: a task that shares the channel would end without a word. So these calls are ended first,
+    one by one, each as Unreachable.
+    """
+
+    def __init__(self) -> None:
+        self._calls: set[Any] = set()
+        self._idle = asyncio.Event()
+
+    @contextmanager
+    def entered(self, call: Any) -> Iterator[None]:
+        self._calls.add(call)
+        try:
+            yield
+        finally:
+            self._calls.discard(call)
+            if not self._calls:
+                self._idle.set()
+
+    async def end(self) -> None:
+        self._idle.clear()
+        for call in list(self._calls):
+            call.cancel()
+        if self._calls:
+            await self._idle.wait()
+
+
+class _Translating:
+    """Common parts of the client interceptors: the address for messages, and the calls under way."""
+
+    def __init__(self, address: str, under_way: _UnderWay) -> None:
         self.address = address
+        self.under_way = under_way
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise translate(error, self.address) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The call was cancelled, not its caller: its channel was closed.
+            raise Unreachable(f"the connection to {self.address} was closed", remedy="Try again.") from error
 
 
 class _UnaryResponse(_Translating, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
@@ -79,19 +127,16 @@ class _UnaryResponse(_Translating, grpc.aio.UnaryUnaryClientInterceptor):  # typ
         if details.timeout is None:
             details = details._replace(timeout=CALL_SECONDS)
         call = await continuation(details, request)
-        try:
+        with self.under_way.entered(call), self._translated_errors():
             return await call
-        except grpc.aio.AioRpcError as error:
-            raise translate(error, self.address) from error
 
 
 class _StreamedResponse(_Translating):
     async def _translated(self, call: Any) -> AsyncIterator[Any]:
         try:
-            async for response in call:
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise translate(error, self.address) from error
+            with self._translated_errors():
+                async for response in call:
+                    yield response
         finally:
             call.cancel()
 
@@ -129,27 +174,34 @@ class _Answered:
 class _StreamUnary(_Translating, grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]
     async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
         call = await continuation(details, requests)
-        try:
+        with self.under_way.entered(call), self._translated_errors():
             return _Answered(await call)
-        except grpc.aio.AioRpcError as error:
-            raise translate(error, self.address) from error
 
 
-def _interceptors(address: str) -> list[Any]:
-    return [_UnaryResponse(address), _UnaryStream(address), _StreamUnary(address), _StreamStream(address)]
+def _interceptors(address: str, under_way: _UnderWay) -> list[Any]:
+    kinds = (_UnaryResponse, _UnaryStream, _StreamUnary, _StreamStream)
+    return [kind(address, under_way) for kind in kinds]
+
+
+def _open(address: str, credentials: grpc.ChannelCredentials, under_way: _UnderWay) -> grpc.aio.Channel:
+    options = (*_OPTIONS, ("grpc.ssl_target_name_override", MANAGER_NAME))
+    return grpc.aio.secure_channel(
+        address, credentials, options=options, interceptors=_interceptors(address, under_way)
+    )
 
 
 def open_channel(address: str, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
     """Open a channel to a manager's API at host:port. Calls raise SwarmErrors; close it when done."""
-    options = (*_OPTIONS, ("grpc.ssl_target_name_override", MANAGER_NAME))
-    return grpc.aio.secure_channel(address, credentials, options=options, interceptors=_interceptors(address))
+    return _open(address, credentials, _UnderWay())
 
 
 def open_unix_channel(path: str | Path) -> grpc.aio.Channel:
     """Open a channel to a daemon's unix socket. Calls raise SwarmErrors; close it when done."""
     # gRPC would send the socket's path as the authority, which its own parser refuses for some paths.
     options = (*_OPTIONS, ("grpc.default_authority", "localhost"))
-    return grpc.aio.insecure_channel(f"unix:{path}", options=options, interceptors=_interceptors(str(path)))
+    return grpc.aio.insecure_channel(
+        f"unix:{path}", options=options, interceptors=_interceptors(str(path), _UnderWay())
+    )
 
 
 class ManagerPool:
@@ -161,6 +213,7 @@ class ManagerPool:
         self._addresses = list(dict.fromkeys(addresses))
         self._credentials = credentials
         self._channel: grpc.aio.Channel | None = None
+        self._under_way = _UnderWay()
         self._channel_address = ""
 
     @property
@@ -175,7 +228,8 @@ class ManagerPool:
     def channel(self) -> grpc.aio.Channel:
         """Return the channel to the present manager, opening it when needed."""
         if self._channel is None or self._channel_address != self.address:
-            self._channel = open_channel(self.address, self._credentials())
+            self._under_way = _UnderWay()
+            self._channel = _open(self.address, self._credentials(), self._under_way)
             self._channel_address = self.address
         return self._channel
 
@@ -189,9 +243,10 @@ class ManagerPool:
             await self.reconnect()
 
     async def reconnect(self) -> None:
-        """Drop the channel; the next use opens one with fresh credentials."""
+        """Drop the channel; the next use opens one with fresh credentials. Calls under way end as Unreachable."""
         channel, self._channel = self._channel, None
         if channel is not None:
+            await self._under_way.end()
             await channel.close(None)
 
     def update(self, addresses: Iterable[str]) -> None:

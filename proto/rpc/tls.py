@@ -11,9 +11,13 @@ from typing import TypeVar
 
 import grpc
 
+from pyswarm.proto import IS_TLS_1_3_ONLY
 from pyswarm.proto.errors import FailedPrecondition
 
 T = TypeVar("T")
+
+EXCHANGES_SURVIVED = 10
+"""Renewals in a row that may overtake one reader before it gives up."""
 
 ROOT_CA = "root-ca.crt"
 CERTIFICATE = "node.crt"
@@ -36,7 +40,7 @@ def _of_one_renewal(directory: Path, read: Callable[[Path], T]) -> T:
     called `.old`, and after that its files vanish: then the successor is read.
     """
     missing: FileNotFoundError | None = None
-    for name in (directory, directory.with_name(directory.name + ".old"), directory):
+    for name in (directory, directory.with_name(directory.name + ".old")) * EXCHANGES_SURVIVED:
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError as error:
@@ -56,13 +60,20 @@ def _of_one_renewal(directory: Path, read: Callable[[Path], T]) -> T:
 
 def channel_credentials(directory: Path) -> grpc.ChannelCredentials:
     """Credentials of a client that shows the node's certificate and trusts the cluster's root alone."""
+    _insist_on_tls_1_3()
     root, certificate, key = read_certificates(directory)
     return grpc.ssl_channel_credentials(root, key, certificate)
 
 
 def pinned_root_credentials(root_pem: bytes) -> grpc.ChannelCredentials:
     """Credentials of a client without a certificate that trusts one root: a machine on its way into the cluster."""
+    _insist_on_tls_1_3()
     return grpc.ssl_channel_credentials(root_pem)
+
+
+def _insist_on_tls_1_3() -> None:
+    if not IS_TLS_1_3_ONLY:
+        raise RuntimeError("gRPC was imported before pyswarm.proto, so it would speak TLS 1.2: import it after")
 
 
 def server_credentials(directory: Path) -> grpc.ServerCredentials:
@@ -76,6 +87,7 @@ def bootstrap_credentials(directory: Path) -> grpc.ServerCredentials:
 
 
 def _following(directory: Path, *, require_client: bool) -> grpc.ServerCredentials:
+    _insist_on_tls_1_3()
     seen = _stamp(directory)
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
@@ -113,16 +125,21 @@ def raft_ssl_contexts(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
     Host names are not checked; the transport compares the peer's node id and role instead.
     """
-    return _of_one_renewal(
-        directory, lambda opened: (_mutual(ssl.PROTOCOL_TLS_SERVER, opened), _mutual(ssl.PROTOCOL_TLS_CLIENT, opened))
-    )
+    certificates = read_certificates(directory)
+    return _mutual(ssl.PROTOCOL_TLS_SERVER, *certificates), _mutual(ssl.PROTOCOL_TLS_CLIENT, *certificates)
 
 
-def _mutual(side: int, directory: Path) -> ssl.SSLContext:
+def _mutual(side: int, root: bytes, certificate: bytes, key: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(side)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(str(directory / ROOT_CA))
-    context.load_cert_chain(str(directory / CERTIFICATE), str(directory / KEY))
+    context.load_verify_locations(cadata=root.decode())
+    # Python loads a key from a file only: one in memory, so that it is the key of this certificate.
+    descriptor = os.memfd_create("node", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, certificate + key)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
     return context

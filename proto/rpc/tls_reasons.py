@@ -39,6 +39,7 @@ _REASONS: Final[tuple[tuple[str, Reason], ...]] = (
     ("ALERT_CERTIFICATE_UNKNOWN", Reason("it does not accept this node's certificate")),
     ("NO_SHARED_CIPHER", Reason("it does not offer TLS 1.3")),
     ("UNSUPPORTED_PROTOCOL", Reason("it does not offer TLS 1.3")),
+    ("ALERT_HANDSHAKE_FAILURE", Reason("it and this machine have no version of TLS in common")),
     ("ALERT_PROTOCOL_VERSION", Reason("it does not speak TLS 1.3")),
     ("HTTP_REQUEST", Reason("it speaks HTTP without TLS")),
     ("HTTPS_PROXY_REQUEST", Reason("it speaks HTTP without TLS")),
@@ -47,6 +48,7 @@ _REASONS: Final[tuple[tuple[str, Reason], ...]] = (
     ("Handshake timed out", Reason("it did not finish the TLS handshake in time")),
     ("Socket closed", HUNG_UP),
     ("FD Shutdown", HUNG_UP),
+    ("Endpoint closing", HUNG_UP),
     ("Connection reset", HUNG_UP),
     ("Broken pipe", HUNG_UP),
 )
@@ -54,6 +56,7 @@ _REASONS: Final[tuple[tuple[str, Reason], ...]] = (
 
 def tls_reason(report: str) -> Reason | None:
     """Return the reason in a report of the core, or None when it is not about a handshake or not a known one."""
-    if "handshake" not in report.lower() and "SSL" not in report and "peer" not in report:
+    about_tls = ("handshake", "ssl", "peer", "verification check")
+    if not any(word in report.lower() for word in about_tls):
         return None
     return next((reason for mark, reason in _REASONS if mark in report), None)

@@ -12,7 +12,6 @@ import ssl
 import time
 from typing import Any
 
-import grpc.aio
 from cryptography import x509
 
 from pyswarm.proto import one_shot
@@ -146,12 +145,9 @@ async def _download(address: str, presented: bytes) -> str:
 
     gRPC verifies chains always, so the presented certificate itself is the anchor of this one call.
     """
-    try:
-        async with open_channel(address, pinned_root_credentials(presented)) as channel:
-            stub = ca_pb2_grpc.BootstrapStub(channel)
-            answer = await stub.GetRootCertificate(ca_pb2.GetRootCertificateRequest(), timeout=CONNECT_SECONDS)
-    except grpc.aio.UsageError as error:
-        raise Unavailable(f"cannot ask {address} for its root certificate: {error}") from error
+    async with open_channel(address, pinned_root_credentials(presented)) as channel:
+        stub = ca_pb2_grpc.BootstrapStub(channel)
+        answer = await stub.GetRootCertificate(ca_pb2.GetRootCertificateRequest(), timeout=CONNECT_SECONDS)
     return answer.certificate_pem
 
 

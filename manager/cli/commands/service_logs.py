@@ -12,7 +12,7 @@ from pyswarm.manager.cli.records import TaskList
 from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.logs import LogStyle, log_line
 from pyswarm.proto.clock import SYSTEM_CLOCK
-from pyswarm.proto.errors import InvalidArgument, NotFound
+from pyswarm.proto.errors import InvalidArgument, NotFound, Unavailable
 
 
 @click.command(help="Print what the tasks of a service, or one task, wrote.")
@@ -57,8 +57,10 @@ async def _logs(settings: Settings, name: str, style: LogStyle, *, follow: bool,
     async with connect(settings) as client:
         service_ids, task_ids, known = await _find(client, name)
         stream = client.logs(service_ids=service_ids, task_ids=task_ids, follow=follow, tail=tail, since=since)
+        notes: list[str] = []
         async for message in stream:
             if message.note:
+                notes.append(message.note)
                 say(message.note)
                 continue
             if message.task_id not in {task.id for task in known.tasks}:
@@ -67,6 +69,8 @@ async def _logs(settings: Settings, name: str, style: LogStyle, *, follow: bool,
             out = sys.stderr.buffer if message.stream == "stderr" else sys.stdout.buffer
             out.write(log_line(message.task_id, message.timestamp, message.data, known, style))
             out.flush()
+        if notes and not follow:
+            raise Unavailable("the logs are incomplete", remedy="`pyswarm node ls` shows which nodes are connected.")
 
 
 async def _find(client: ControlClient, name: str) -> tuple[list[str], list[str], TaskList]:
