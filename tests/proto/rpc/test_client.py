@@ -201,7 +201,7 @@ async def test_a_call_whose_pool_moves_on_fails_as_unreachable_and_not_as_cancel
     under_way = asyncio.create_task(call(pool.channel()))
     await greeter.entered.wait()
     await pool.move_on()
-    with pytest.raises(Unreachable, match="the connection to .* was closed"):
+    with pytest.raises(Unreachable, match=r"the connection to .* was closed"):
         await under_way
     greeter.hold.set()
     await pool.close()
