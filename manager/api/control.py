@@ -160,9 +160,16 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         found = in_stack(find_services(seen, request.ids), request.stack)
         response = pb.ListServicesResponse(version=seen.version)
         for service in found:
-            running, desired = decide.service_status(seen, service)
+            counts = decide.service_counts(seen, service)
             response.services.append(to_message(service, types_pb2.Service))
-            response.statuses.append(pb.ServiceStatus(service_id=service.id, running=running, desired=desired))
+            response.statuses.append(
+                pb.ServiceStatus(
+                    service_id=service.id,
+                    running=counts.running,
+                    desired=counts.desired,
+                    completed=counts.completed,
+                )
+            )
         return response
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:

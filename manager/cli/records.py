@@ -6,11 +6,12 @@ from pyswarm.proto.model.objects import Node, Revision, Service, Task
 
 
 class ServiceRow(Struct, frozen=True):
-    """A service and how many of its tasks run and should."""
+    """A service and how many of its tasks run and should; `completed` counts those of a job's present run."""
 
     service: Service
     running: int
     desired: int
+    completed: int = 0
 
 
 class TaskList(Struct, frozen=True):

@@ -79,7 +79,7 @@ class _Dirty:
             return
         self.roles = self.pending = True
         self.services |= {task.service_id for task in seen.tasks_of_node(node.id)}
-        self.services |= {s.id for s in seen.services() if s.spec.mode.global_mode is not None}
+        self.services |= {s.id for s in seen.services() if s.spec.mode.is_per_node}
 
     def due(self, now: float) -> None:
         for service_id in [s for s, moment in self.moments.items() if moment <= now]:

@@ -81,7 +81,9 @@ def _beyond_history(seen: Snapshot, service: Service, tasks: tuple[Task, ...]) -
     keep = max(limit, attempts + 1 if attempts > 0 else 0)
     dead: dict[object, list[Task]] = {}
     for task in tasks:
-        if task.state.is_terminal and not task.is_wanted:
+        # A job's completed tasks are what says that it is complete: those of its present run stay.
+        is_result = task.job_iteration == service.job_status.iteration and task.state is TaskState.COMPLETE
+        if task.state.is_terminal and not task.is_wanted and not (service.spec.mode.is_job and is_result):
             dead.setdefault(slot_key(service, task), []).append(task)
     excess = []
     for members in dead.values():

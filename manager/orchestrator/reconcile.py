@@ -9,21 +9,20 @@ and what ran in its slot before has stopped. Stop-first updates and restarts are
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from pyswarm.manager.orchestrator.jobs import reconcile_job
 from pyswarm.manager.orchestrator.moves import desire
 from pyswarm.manager.orchestrator.placement import is_drained, is_lost, reason_to_leave, satisfies
 from pyswarm.manager.orchestrator.restart import Verdict, after_death, after_loss
-from pyswarm.manager.orchestrator.slots import Slot, SlotKey, slots_of
+from pyswarm.manager.orchestrator.slots import NewId, Slot, SlotKey, slots_of
 from pyswarm.manager.orchestrator.update import UpdateStep, decide_update, superseded, update_config
 from pyswarm.manager.store.changes import Change, Create, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.model.objects import Node, Service, Task, TaskStatus
 from pyswarm.proto.model.states import Availability, NodeState, TaskState, UpdateOrder
-
-NewId = Callable[[], str]
 
 STOP_WAIT_SECONDS = 60.0
 """How long a replacement waits for its predecessor on a live node to stop (SwarmKit restart.go)."""
@@ -31,6 +30,8 @@ STOP_WAIT_SECONDS = 60.0
 
 def reconcile(seen: Snapshot, service: Service, *, now: float, new_id: NewId) -> Plan:
     """Return the next changes of one service. Deciding again on the result settles after a few rounds."""
+    if service.spec.mode.is_job:
+        return reconcile_job(seen, service, now=now, new_id=new_id)
     return _Pass(seen, service, now, new_id).plan()
 
 

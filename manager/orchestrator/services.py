@@ -4,21 +4,21 @@ Specs come in validated (proto/codec/validate.py); what depends on the rest of t
 ports, versions. A stack is changed by one plan, so it is changed wholly or not at all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pyswarm.manager.allocator.ports import allocate_ports
+from pyswarm.manager.orchestrator.jobs import completed_slots
+from pyswarm.manager.orchestrator.slots import NewId, slots_of
 from pyswarm.manager.orchestrator.update import revision_for
 from pyswarm.manager.store.changes import Change, Create, Delete, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfSequence
-from pyswarm.proto.model.objects import STACK_LABEL, Service, UpdateStatus
+from pyswarm.proto.model.objects import STACK_LABEL, JobStatus, Service, UpdateStatus
 from pyswarm.proto.model.spec import ServiceSpec
 from pyswarm.proto.model.states import TaskState, UpdateState
-
-NewId = Callable[[], str]
 
 
 class StackChange(Struct, frozen=True):
@@ -37,7 +37,9 @@ def create_service(seen: Snapshot, spec: ServiceSpec, *, new_id: NewId) -> Plan:
             f"a service called {there.spec.name} already exists",
             remedy=f"Choose another name, or change it with `pyswarm service update {there.spec.name}`.",
         )
-    service = Service(id=new_id(), spec=spec, spec_version=1, ports=allocate_ports(seen, spec, None))
+    job_status = JobStatus(iteration=1) if spec.mode.is_job else JobStatus()
+    ports = allocate_ports(seen, spec, None)
+    service = Service(id=new_id(), spec=spec, spec_version=1, ports=ports, job_status=job_status)
     return Plan((Create(service), Create(revision_for(service))), why=f"service {spec.name} was created")
 
 
@@ -60,21 +62,18 @@ def update_service(seen: Snapshot, service_id: str, version: int, spec: ServiceS
 def _check_fixed(service: Service, spec: ServiceSpec) -> None:
     if spec.name != service.spec.name:
         raise InvalidArgument("a service cannot be renamed", remedy="Create a new one and remove the old.")
-    if _mode(spec) != _mode(service.spec):
+    if spec.mode.name != service.spec.mode.name:
         raise InvalidArgument(
-            f"service {spec.name} is {_mode(service.spec)} and cannot become {_mode(spec)}",
+            f"service {spec.name} is {service.spec.mode.name} and cannot become {spec.mode.name}",
             remedy="Remove it and create it anew.",
         )
-
-
-def _mode(spec: ServiceSpec) -> str:
-    return "global" if spec.mode.global_mode is not None else "replicated"
 
 
 def _changed(seen: Snapshot, service: Service, spec: ServiceSpec, *, rollback: bool) -> tuple[Change, ...]:
     """Return the changes that give a service another spec: a new revision only if its tasks are affected."""
     ports = allocate_ports(seen, spec, service)
     affects_tasks = spec.task_template != service.spec.task_template or ports != service.ports
+    is_job = spec.mode.is_job
     state = UpdateState.ROLLBACK_STARTED if rollback else UpdateState.UNSET
     changed = replace(
         service,
@@ -83,7 +82,9 @@ def _changed(seen: Snapshot, service: Service, spec: ServiceSpec, *, rollback: b
         ports=ports,
         spec_version=service.spec_version + 1 if affects_tasks else service.spec_version,
         # Only a change of tasks begins an update; the reconciler stamps its start.
-        update_status=UpdateStatus(state) if affects_tasks else service.update_status,
+        update_status=UpdateStatus(state) if affects_tasks and not is_job else service.update_status,
+        # Any change runs a job again (SwarmKit controlapi/service.go).
+        job_status=JobStatus(iteration=service.job_status.iteration + 1) if is_job else service.job_status,
     )
     return (Update(changed), Create(revision_for(changed))) if affects_tasks else (Update(changed),)
 
@@ -167,12 +168,25 @@ def remove_stack(seen: Snapshot, name: str) -> tuple[Plan, tuple[StackChange, ..
     return Plan(changes, why=f"stack {name} was removed"), outcome
 
 
-def service_status(seen: Snapshot, service: Service) -> tuple[int, int]:
-    """Return (running, desired): what `service ls` shows as REPLICAS."""
-    tasks = [t for t in seen.tasks_of_service(service.id) if t.is_wanted]
+class Counts(Struct, frozen=True):
+    """What `service ls` shows as REPLICAS; `completed` is of a job's present run."""
+
+    running: int
+    desired: int
+    completed: int = 0
+
+
+def service_counts(seen: Snapshot, service: Service) -> Counts:
+    """Count a service's tasks."""
+    wanted = [t for t in seen.tasks_of_service(service.id) if t.is_wanted]
     # A task on a node that is lost says RUNNING for ever: nobody can correct it.
-    running = sum(1 for t in tasks if t.state is TaskState.RUNNING and t.desired_state is TaskState.RUNNING)
+    running = sum(1 for t in wanted if t.state is TaskState.RUNNING and t.desired_state >= TaskState.RUNNING)
     mode = service.spec.mode
     if mode.replicated is not None:
-        return running, mode.replicated.replicas
-    return running, sum(1 for t in tasks if not t.state.is_terminal)
+        return Counts(running, mode.replicated.replicas)
+    live = sum(1 for t in wanted if not t.state.is_terminal)
+    completed = len(completed_slots(service, slots_of(service, seen.tasks_of_service(service.id))))
+    if mode.replicated_job is not None:
+        left = mode.replicated_job.total_completions - completed
+        return Counts(running, min(left, mode.replicated_job.max_concurrent or left), completed)
+    return Counts(running, live, completed)

@@ -4,7 +4,7 @@ A slot is a replica's number, or the node's id for a global service. It outlives
 update puts a new task into the same slot.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -12,6 +12,9 @@ from pyswarm.proto.model.objects import Service, Task
 from pyswarm.proto.model.states import TaskState
 
 SlotKey = int | str
+
+NewId = Callable[[], str]
+"""Where the ids of new tasks come from."""
 
 
 class Slot(Struct, frozen=True):
@@ -40,7 +43,7 @@ class Slot(Struct, frozen=True):
 
 
 def slot_key(service: Service, task: Task) -> SlotKey:
-    return task.node_id if service.spec.mode.global_mode is not None else task.slot
+    return task.node_id if service.spec.mode.is_per_node else task.slot
 
 
 def slots_of(service: Service, tasks: Iterable[Task]) -> Mapping[SlotKey, Slot]:

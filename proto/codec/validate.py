@@ -15,6 +15,7 @@ from pyswarm.proto.codec.problems import Problem, caught, negative, raise_if_any
 from pyswarm.proto.codec.validate_container import container_problems
 from pyswarm.proto.model.resources import ResourceRequirements, Resources
 from pyswarm.proto.model.spec import (
+    MODES,
     ClusterSpec,
     EndpointSpec,
     NodeSpec,
@@ -65,6 +66,7 @@ def service_problems(spec: ServiceSpec) -> Iterator[Problem]:
     yield from _placement_problems(template.placement)
     yield from negative("force_update", template.force_update)
     yield from _mode_problems(spec.mode)
+    yield from _job_problems(spec)
     yield from _update_problems("update", spec.update_config)
     yield from _update_problems("rollback", spec.rollback_config)
     if spec.rollback_config.failure_action is FailureAction.ROLLBACK:
@@ -121,11 +123,27 @@ def _placement_problems(placement: Placement) -> Iterator[Problem]:
 
 
 def _mode_problems(mode: ServiceMode) -> Iterator[Problem]:
-    if (mode.replicated is None) == (mode.global_mode is None):
-        which = "no mode" if mode.replicated is None else "two modes"
-        yield Problem(f"it has {which}", "Make it either replicated or global.")
+    if mode.count != 1:
+        which = "no mode" if mode.count == 0 else f"{mode.count} modes"
+        yield Problem(f"it has {which}", f"Give it one of {', '.join(MODES)}.")
     if mode.replicated is not None and not 0 <= mode.replicated.replicas <= MAX_REPLICAS:
         yield Problem(f"replicas is {mode.replicated.replicas}", f"Ask for 0 to {MAX_REPLICAS} replicas.")
+    if (job := mode.replicated_job) is not None:
+        if not 1 <= job.total_completions <= MAX_REPLICAS:
+            yield Problem(
+                f"a job with {job.total_completions} tasks to complete", f"Ask for 1 to {MAX_REPLICAS} replicas."
+            )
+        yield from negative("max concurrent", job.max_concurrent)
+
+
+def _job_problems(spec: ServiceSpec) -> Iterator[Problem]:
+    """A job is run again, not rolled over, and ends (SwarmKit controlapi/service.go)."""
+    if not spec.mode.is_job:
+        return
+    if spec.update_config != UpdateConfig() or spec.rollback_config != UpdateConfig():
+        yield Problem(
+            "update and rollback settings do not go with a job", "A changed job is run again: leave them out."
+        )
 
 
 def _update_problems(what: str, config: UpdateConfig) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from pyswarm.proto.model.resources import Platform, Resources
 from pyswarm.proto.model.spec import ClusterSpec, NodeSpec, PortConfig, ServiceSpec, TaskSpec
-from pyswarm.proto.model.states import NodeState, Reachability, Role, TaskState, UpdateState
+from pyswarm.proto.model.states import JobState, NodeState, Reachability, Role, TaskState, UpdateState
 
 STACK_LABEL = "com.docker.stack.namespace"
 """Service label naming the stack it belongs to (Docker's own, so that existing tooling reads it)."""
@@ -20,6 +20,16 @@ class UpdateStatus(Struct, frozen=True, omit_defaults=True, gc=False):
     state: UpdateState = UpdateState.UNSET
     started_at: float = 0.0
     completed_at: float = 0.0
+    message: str = ""
+
+
+class JobStatus(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The present run of a job. `iteration` counts runs; tasks of earlier ones do not count towards it."""
+
+    iteration: int = 0
+    state: JobState = JobState.UNSET
+    started_at: float = 0.0
+    ended_at: float = 0.0
     message: str = ""
 
 
@@ -35,6 +45,7 @@ class Service(Struct, frozen=True, omit_defaults=True, gc=False, tag="service"):
     spec_version: int = 1
     update_status: UpdateStatus = UpdateStatus()
     ports: tuple[PortConfig, ...] = ()
+    job_status: JobStatus = JobStatus()
 
     @property
     def stack(self) -> str:
@@ -82,8 +93,9 @@ class TaskStatus(Struct, frozen=True, omit_defaults=True, gc=False):
 class Task(Struct, frozen=True, omit_defaults=True, gc=False, tag="task"):
     """One attempt to run one container. Never restarted, bound to one node for life.
 
-    `slot` is the replica number from 1 (0 for a global service, whose slot is the node). `desired_state`
-    is written by managers only, `status` after ASSIGNED by the agent only; both only grow.
+    `slot` is the replica number from 1 (0 for a global service, whose slot is the node). `desired_state` (COMPLETE
+    for a job's task, else RUNNING, until it is told to stop) is written by managers only, `status` after ASSIGNED by
+    the agent only; both only grow.
     A replacement waits with desired state READY until `start_after` (seconds since the epoch).
     """
 
@@ -99,6 +111,7 @@ class Task(Struct, frozen=True, omit_defaults=True, gc=False, tag="task"):
     desired_state: TaskState = TaskState.RUNNING
     start_after: float = 0.0
     why: str = ""
+    job_iteration: int = 0
 
     @property
     def state(self) -> TaskState:
@@ -111,12 +124,12 @@ class Task(Struct, frozen=True, omit_defaults=True, gc=False, tag="task"):
     @property
     def is_wanted(self) -> bool:
         """Whether managers still want it to run (it may be dead all the same)."""
-        return self.desired_state <= TaskState.RUNNING
+        return self.desired_state <= TaskState.COMPLETE
 
     @property
     def is_live(self) -> bool:
         """Wanted and not dead: it fills its slot."""
-        return self.desired_state <= TaskState.RUNNING and self.status.state <= TaskState.RUNNING
+        return self.desired_state <= TaskState.COMPLETE and self.status.state <= TaskState.RUNNING
 
 
 class NodeDescription(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -79,11 +79,51 @@ class GlobalMode(Struct, frozen=True, omit_defaults=True, gc=False):
     pass
 
 
+class ReplicatedJob(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Tasks that run to completion: `total_completions` of them, at most `max_concurrent` (0: all) at once."""
+
+    max_concurrent: int = 1
+    total_completions: int = 1
+
+
+class GlobalJob(Struct, frozen=True, omit_defaults=True, gc=False):
+    """One task runs to completion on every node that matches."""
+
+
 class ServiceMode(Struct, frozen=True, omit_defaults=True, gc=False):
     """Exactly one is set. (`global` is a keyword of Python, hence the suffix.)"""
 
     replicated: ReplicatedMode | None = None
     global_mode: GlobalMode | None = None
+    replicated_job: ReplicatedJob | None = None
+    global_job: GlobalJob | None = None
+
+    @property
+    def name(self) -> str:
+        """What `--mode` calls it."""
+        return next((mode for mode, value in zip(MODES, self._all, strict=True) if value is not None), "replicated")
+
+    @property
+    def count(self) -> int:
+        """How many modes are set; a valid spec has one."""
+        return sum(value is not None for value in self._all)
+
+    @property
+    def is_job(self) -> bool:
+        return self.replicated_job is not None or self.global_job is not None
+
+    @property
+    def is_per_node(self) -> bool:
+        """Whether its slots are nodes rather than numbers."""
+        return self.global_mode is not None or self.global_job is not None
+
+    @property
+    def _all(self) -> tuple[object | None, ...]:
+        return (self.replicated, self.global_mode, self.replicated_job, self.global_job)
+
+
+MODES = ("replicated", "global", "replicated-job", "global-job")
+"""The service modes, as flags and stack files call them."""
 
 
 class UpdateConfig(Struct, frozen=True, omit_defaults=True, gc=False):

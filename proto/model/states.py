@@ -68,6 +68,13 @@ class UpdateState(IntEnum):
     ROLLBACK_COMPLETED = 6
 
 
+class JobState(IntEnum):
+    UNSET = 0
+    RUNNING = 1
+    COMPLETE = 2
+    FAILED = 3
+
+
 class PublishMode(IntEnum):
     UNSET = 0
     INGRESS = 1

@@ -30,10 +30,12 @@ from pyswarm.proto.model.spec import (
     ClusterSpec,
     ContainerSpec,
     EndpointSpec,
+    GlobalJob,
     GlobalMode,
     NodeSpec,
     Placement,
     PortConfig,
+    ReplicatedJob,
     ReplicatedMode,
     RestartPolicy,
     ServiceMode,
@@ -114,6 +116,7 @@ def a_service_spec(
     image: str = "registry.lab:5000/web:1",
     replicas: int = 1,
     is_global: bool = False,
+    job: ReplicatedJob | GlobalJob | None = None,
     labels: Mapping[str, str] | None = None,
     constraints: tuple[str, ...] = (),
     max_replicas: int = 0,
@@ -126,6 +129,10 @@ def a_service_spec(
     container: ContainerSpec | None = None,
 ) -> ServiceSpec:
     mode = ServiceMode(global_mode=GlobalMode()) if is_global else ServiceMode(replicated=ReplicatedMode(replicas))
+    if isinstance(job, ReplicatedJob):
+        mode = ServiceMode(replicated_job=job)
+    elif job is not None:
+        mode = ServiceMode(global_job=job)
     return ServiceSpec(
         name=name,
         labels=dict(labels or {}),

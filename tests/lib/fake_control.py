@@ -36,6 +36,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.self_id = "n1"
         self.nodes: dict[str, Node] = {}
         self.services: dict[str, Service] = {}
+        self.completed: dict[str, int] = {}
+        """How many tasks of a job, by its id, have completed."""
         self.tasks: dict[str, Task] = {}
         self.revisions: dict[str, Revision] = {}
         self.requests: list[Any] = []
@@ -127,15 +129,23 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         ]
         response = pb.ListServicesResponse()
         for service in found:
-            mode = service.spec.mode.replicated
             running = [t for t in self.tasks.values() if t.service_id == service.id and t.is_live and t.state == 512]
             response.services.append(to_message(service, types_pb2.Service))
             response.statuses.append(
                 pb.ServiceStatus(
-                    service_id=service.id, running=len(running), desired=mode.replicas if mode else len(self.nodes)
+                    service_id=service.id,
+                    running=len(running),
+                    desired=self._desired(service),
+                    completed=self.completed.get(service.id, 0),
                 )
             )
         return response
+
+    def _desired(self, service: Service) -> int:
+        mode = service.spec.mode
+        if mode.replicated_job is not None:
+            return mode.replicated_job.max_concurrent
+        return mode.replicated.replicas if mode.replicated is not None else len(self.nodes)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         services = {*request.service_ids, *(s.id for s in self.services.values() if s.stack == request.stack != "")}

@@ -24,6 +24,9 @@ from pyswarm.proto.model.states import Availability, NodeState, TaskState
 
 ROUNDS_MAX = 400
 
+WORK_SECONDS = 10.0
+"""How long the container of a job works."""
+
 
 class World:
     """`after_round` hooks see every state the world passes through."""
@@ -112,6 +115,7 @@ class World:
         if changed:
             self.clock.advance(0.05)
             return self.clock.now()
+        moments += [t.status.timestamp + WORK_SECONDS for t in self._at_work()]
         later = [m for m in moments if m > self.clock.now()]
         if not later:
             return None
@@ -138,17 +142,29 @@ class World:
         return acted
 
     def _agent_step(self, task: Task) -> bool:
-        if task.desired_state > TaskState.RUNNING:
+        if task.desired_state > TaskState.COMPLETE:
             return self._report(task, TaskState.SHUTDOWN)
         if task.state < TaskState.READY:
             return self._report(task, TaskState.READY)
-        if task.desired_state is TaskState.RUNNING and task.state < TaskState.RUNNING:
+        if task in self._at_work() and task.status.timestamp + WORK_SECONDS <= self.clock.now():
+            return self._report(task, TaskState.COMPLETE)
+        if task.desired_state >= TaskState.RUNNING and task.state < TaskState.RUNNING:
             revision = self.seen.revision_of(task)
             assert revision is not None
             if revision.task_template.container_spec.image in self.broken:
                 return self._report(task, TaskState.FAILED, "task: non-zero exit (1)")
             return self._report(task, TaskState.RUNNING)
         return False
+
+    def _at_work(self) -> list[Task]:
+        """Tasks of jobs that are running and will complete."""
+        return [
+            task
+            for task in self.seen.tasks()
+            if task.desired_state is TaskState.COMPLETE
+            and task.state is TaskState.RUNNING
+            and task.node_id not in self.dead
+        ]
 
     # -- writing
 

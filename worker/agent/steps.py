@@ -28,7 +28,7 @@ def next_step(desired: TaskState, state: TaskState, container: pb.Container | No
         return Step.CLEAN if holds_network else Step.WAIT
     runs = container is not None and container.state in (pb.CONTAINER_RUNNING, pb.CONTAINER_PAUSED)
     has_ended = container is not None and container.state == pb.STOPPED
-    if desired > TaskState.RUNNING:
+    if desired > TaskState.COMPLETE:
         # A container that ended by itself before we could stop it is told as what it was.
         if has_ended and state is TaskState.RUNNING:
             return Step.WATCH_END
@@ -41,7 +41,7 @@ def next_step(desired: TaskState, state: TaskState, container: pb.Container | No
     if state in (TaskState.READY, TaskState.STARTING):
         if has_ended:
             return Step.WATCH_END
-        return Step.START if desired is TaskState.RUNNING else Step.WAIT
+        return Step.START if desired >= TaskState.RUNNING else Step.WAIT
     if container is None:
         return Step.LOST
     return Step.WATCH_END if has_ended else Step.WAIT

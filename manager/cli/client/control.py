@@ -72,10 +72,9 @@ class ControlClient:
             _check_name(name, "service")
         request = pb.ListServicesRequest(ids=names, stack=stack)
         answer = await self._stub.ListServices(request, timeout=CALL_TIMEOUT_SECONDS)
-        counts = {status.service_id: (status.running, status.desired) for status in answer.statuses}
-        return [
-            ServiceRow(from_message(message, Service), *counts.get(message.id, (0, 0))) for message in answer.services
-        ]
+        counts = {status.service_id: (status.running, status.desired, status.completed) for status in answer.statuses}
+        rows = answer.services
+        return [ServiceRow(from_message(row, Service), *counts.get(row.id, (0, 0, 0))) for row in rows]
 
     async def service(self, name: str) -> Service:
         """Return the service with this id, name or unique id prefix."""

@@ -19,6 +19,7 @@ from pyswarm.manager.cli.flags.types import (
     UPDATE_FAILURE_ACTION,
     UPDATE_ORDER,
 )
+from pyswarm.proto.model.spec import MODES
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -70,6 +71,7 @@ _SHARED: tuple[Decorator, ...] = (
     _one("--rollback-monitor", kind=DURATION, text="How long a rolled back task is watched (5s)"),
     _one("--rollback-max-failure-ratio", kind=RATIO, text="Failures to tolerate (0)"),
     _one("--rollback-order", kind=UPDATE_ORDER, text="Which comes first in a slot (stop-first)"),
+    _one("--max-concurrent", kind=COUNT, text="Tasks of a job that run at once (all)"),
     _one("--endpoint-mode", kind=click.Choice(["vip", "dnsrr"]), text="Endpoint mode (vip)"),
     click.option("-d", "--detach", is_flag=True, help="Exit at once instead of following until it has converged"),
     click.option("-q", "--quiet", is_flag=True, help="Show no progress"),
@@ -79,7 +81,7 @@ _CREATE: tuple[Decorator, ...] = (
     _one("--name", text="Service name"),
     _many("-l", "--label", text="Service labels", metavar="NAME=VALUE"),
     _many("--container-label", text="Container labels", metavar="NAME=VALUE"),
-    _one("--mode", kind=click.Choice(["replicated", "global"]), text="Service mode (replicated)"),
+    _one("--mode", kind=click.Choice(MODES), text="Service mode (replicated)"),
     _many("-e", "--env", text="Set environment variables", metavar="NAME[=VALUE]"),
     click.option(
         "--env-file", multiple=True, type=click.Path(dir_okay=False), help="Read in a file of environment variables"

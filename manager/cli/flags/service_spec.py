@@ -16,9 +16,11 @@ from pyswarm.proto.model.resources import ResourceRequirements, Resources
 from pyswarm.proto.model.spec import (
     ContainerSpec,
     EndpointSpec,
+    GlobalJob,
     GlobalMode,
     Placement,
     PortConfig,
+    ReplicatedJob,
     ReplicatedMode,
     RestartPolicy,
     ServiceMode,
@@ -36,10 +38,6 @@ def new_spec(
     *, name: str, image: str, args: Sequence[str], flags: Flags, environment: Mapping[str, str]
 ) -> ServiceSpec:
     """Return the spec of a new service. Raises InvalidArgument."""
-    is_global = flags.get("mode") == "global"
-    if is_global and flags.get("replicas") is not None:
-        raise InvalidArgument("replicas can only be used with replicated mode", remedy="Leave --replicas out.")
-    mode = ServiceMode(global_mode=GlobalMode()) if is_global else ServiceMode(replicated=ReplicatedMode())
     container = ContainerSpec(
         image=image,
         args=tuple(args),
@@ -58,7 +56,7 @@ def new_spec(
         name=name,
         labels=parse_labels(flags.get("label", ())),
         task_template=TaskSpec(container_spec=container, placement=placement),
-        mode=mode,
+        mode=_new_mode(flags),
         endpoint_spec=EndpointSpec(ports=ports),
     )
     return _with_values(spec, flags)
@@ -108,19 +106,54 @@ def changed_spec(spec: ServiceSpec, flags: Flags, environment: Mapping[str, str]
     return _with_values(changed, flags)
 
 
+def _new_mode(flags: Flags) -> ServiceMode:
+    name, replicas, concurrent = flags.get("mode") or "replicated", flags.get("replicas"), flags.get("max_concurrent")
+    if name in ("global", "global-job") and replicas is not None:
+        raise InvalidArgument(
+            "replicas can only be used with replicated or replicated-job mode", remedy="Leave --replicas out."
+        )
+    if name != "replicated-job" and concurrent is not None:
+        raise InvalidArgument(
+            "max-concurrent can only be used with replicated-job mode", remedy="Leave --max-concurrent out."
+        )
+    if name == "global":
+        return ServiceMode(global_mode=GlobalMode())
+    if name == "global-job":
+        return ServiceMode(global_job=GlobalJob())
+    if name == "replicated-job":
+        total = 1 if replicas is None else replicas
+        return ServiceMode(replicated_job=ReplicatedJob(total if concurrent is None else concurrent, total))
+    return ServiceMode(replicated=ReplicatedMode())
+
+
+def _job_size(job: ReplicatedJob, flags: Flags) -> ReplicatedJob:
+    """Return a job of another size: as many at once as before, unless the flags say so."""
+    total, concurrent = flags.get("replicas"), flags.get("max_concurrent")
+    return ReplicatedJob(
+        max_concurrent=job.max_concurrent if concurrent is None else concurrent,
+        total_completions=job.total_completions if total is None else total,
+    )
+
+
 def scaled(spec: ServiceSpec, replicas: int) -> ServiceSpec:
-    """Return `spec` with that many replicas. Raises InvalidArgument for a global service."""
+    """Return `spec` with that many replicas. Raises InvalidArgument for a global service or a job."""
     if spec.mode.replicated is None:
         raise InvalidArgument(
             f"{spec.name}: scale can only be used with replicated mode",
-            remedy="A global service runs once on every node; bound it with constraints instead.",
+            remedy="A global service runs once on every node, bounded by constraints; a job runs again when updated.",
         )
     return replace(spec, mode=ServiceMode(replicated=ReplicatedMode(replicas=replicas)))
 
 
 def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
     """Apply the flags that simply set one field, which create and update share."""
-    if flags.get("replicas") is not None:
+    if spec.mode.replicated_job is not None:
+        spec = replace(spec, mode=ServiceMode(replicated_job=_job_size(spec.mode.replicated_job, flags)))
+    elif flags.get("max_concurrent") is not None:
+        raise InvalidArgument(
+            "max-concurrent can only be used with replicated-job mode", remedy="Leave --max-concurrent out."
+        )
+    elif flags.get("replicas") is not None:
         spec = scaled(spec, flags["replicas"])
     template = spec.task_template
     entrypoint = flags.get("entrypoint")

@@ -35,7 +35,7 @@ def news(before: Progress | None, now: Progress) -> list[str]:
     """Return the lines that tell what changed, for output that is not a terminal."""
     lines = []
     if before is None or (before.done, before.desired) != (now.done, now.desired):
-        lines.append(f"{now.name}: {now.done}/{now.desired} running")
+        lines.append(f"{now.name}: {now.done}/{now.desired} {now.aim}")
     errors = {slot.error for slot in before.slots} if before is not None else set()
     for slot in now.slots:
         if slot.error and slot.error not in errors:

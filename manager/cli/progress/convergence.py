@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pyswarm.manager.cli.view.tasks import natural, task_error
 from pyswarm.proto.model.objects import Service, Task, UpdateStatus
-from pyswarm.proto.model.states import RestartCondition, TaskState, UpdateState
+from pyswarm.proto.model.states import JobState, RestartCondition, TaskState, UpdateState
 
 FAILURES_MAX = 3
 """Tasks of one slot that may fail before waiting longer is pointless."""
@@ -72,6 +73,8 @@ class Progress(Struct, frozen=True):
     note: str = ""
     outcome: Outcome = Outcome.WORKING
     remedy: str = ""
+    aim: str = "running"
+    """What a task that is done is: running, or complete."""
 
 
 class Verdict(Struct, frozen=True):
@@ -85,6 +88,8 @@ def judge(goal: Goal, seen: Observation, memory: Memory, now: float) -> Verdict:
     service = seen.service
     if service is None:
         return _failed(Progress(goal.name, 0, 0), f"service {goal.name} was removed", "")
+    if service.spec.mode.is_job:
+        return _judge_job(goal, service, seen, memory, now)
     slots = _slots(service, seen)
     progress = Progress(goal.name, sum(slot.is_done for slot in slots), seen.desired, slots)
     update = _fresh_update(service, goal)
@@ -112,11 +117,45 @@ def _failed(progress: Progress, why: str, remedy: str) -> Verdict:
 
 
 def _with(progress: Progress, note: str, outcome: Outcome = Outcome.WORKING, remedy: str = "") -> Progress:
-    return Progress(progress.name, progress.done, progress.desired, progress.slots, note, outcome, remedy)
+    return replace(progress, note=note, outcome=outcome, remedy=remedy)
 
 
 def _remedy(name: str) -> str:
     return f"See `pyswarm service ps --no-trunc {name}` and `pyswarm service logs {name}`."
+
+
+# -- jobs
+
+
+def _judge_job(goal: Goal, service: Service, seen: Observation, memory: Memory, now: float) -> Verdict:
+    """A job is done when its present run has ended: the cluster says whether well."""
+    status = service.job_status
+    slots = _job_slots(service, seen)
+    done = sum(slot.is_done for slot in slots)
+    job = service.spec.mode.replicated_job
+    total = job.total_completions if job is not None else done + seen.desired
+    progress = Progress(goal.name, done, total, slots, aim="complete")
+    if status.state is JobState.FAILED:
+        return _failed(progress, f"the job failed: {status.message}", _remedy(goal.name))
+    if status.state is JobState.COMPLETE:
+        return Verdict(_with(progress, "job complete", Outcome.CONVERGED), Memory())
+    if (unplaced := _unplaced(seen)) is not None:
+        return _wait_for_a_node(progress, unplaced, memory, now, goal)
+    return Verdict(progress, Memory())
+
+
+def _job_slots(service: Service, seen: Observation) -> tuple[Slot, ...]:
+    by_slot: dict[str, list[Task]] = defaultdict(list)
+    for task in seen.tasks:
+        if task.job_iteration == service.job_status.iteration:
+            by_slot[_slot_name(task, seen)].append(task)
+    found = []
+    for name in sorted(by_slot, key=natural):
+        tasks = sorted(by_slot[name], key=lambda t: (t.created_at, t.id))
+        is_done = any(t.state is TaskState.COMPLETE for t in tasks)
+        error = next((task_error(t) for t in reversed(tasks) if task_error(t)), "")
+        found.append(Slot(name, TaskState.COMPLETE if is_done else tasks[-1].state, is_done, "" if is_done else error))
+    return tuple(found)
 
 
 # -- slots

@@ -30,10 +30,13 @@ def service_row(row: ServiceRow, *, no_trunc: bool = False) -> Row:
     service = row.service
     limit = service.spec.task_template.placement.max_replicas
     replicas = f"{row.running}/{row.desired}" + (f" (max {limit} per node)" if limit else "")
+    if service.spec.mode.is_job:
+        total = row.completed + row.desired if job_total(service.spec) is None else job_total(service.spec)
+        replicas += f" ({row.completed}/{total} completed)"
     return {
         "ID": service.id if no_trunc else service.id[:SHORT_ID],
         "Name": service.spec.name,
-        "Mode": mode_name(service.spec),
+        "Mode": mode_name(service.spec).replace("-", " "),
         "Replicas": replicas,
         "Image": service.spec.task_template.container_spec.image,
         "Ports": ports_text(ports_of(service)),
@@ -47,7 +50,12 @@ def stack_rows(services: Sequence[ServiceRow]) -> list[Row]:
 
 
 def mode_name(spec: ServiceSpec) -> str:
-    return "global" if spec.mode.global_mode is not None else "replicated"
+    return spec.mode.name
+
+
+def job_total(spec: ServiceSpec) -> int | None:
+    """Return how many tasks of a replicated job must complete; None for anything else."""
+    return None if spec.mode.replicated_job is None else spec.mode.replicated_job.total_completions
 
 
 def ports_of(service: Service) -> Sequence[PortConfig]:
@@ -65,6 +73,9 @@ def service_pretty(service: Service, *, now: float) -> str:
         ("Labels", dict(sorted(spec.labels.items()))),
         ("Service Mode", mode_name(spec).title()),
         ("Replicas", str(spec.mode.replicated.replicas) if spec.mode.replicated is not None else ""),
+        ("Max Concurrent", str(spec.mode.replicated_job.max_concurrent) if spec.mode.replicated_job else ""),
+        ("Total Completions", str(job_total(spec) or "")),
+        ("JobStatus", _job_status(service, now)),
         ("UpdateStatus", _update_status(service, now)),
         (
             "Placement",
@@ -110,6 +121,19 @@ def service_pretty(service: Service, *, now: float) -> str:
         ),
     ]
     return render_facts(facts)
+
+
+def _job_status(service: Service, now: float) -> dict[str, str]:
+    status = service.job_status
+    if not service.spec.mode.is_job:
+        return {}
+    return {
+        "Run": str(status.iteration),
+        "State": status.state.name.lower(),
+        "Started": ago(status.started_at, now) if status.started_at else "",
+        "Ended": ago(status.ended_at, now) if status.ended_at else "",
+        "Message": status.message,
+    }
 
 
 def _update_status(service: Service, now: float) -> dict[str, str]:

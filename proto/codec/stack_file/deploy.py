@@ -16,8 +16,11 @@ from pyswarm.proto.codec.stack_file.vocabulary import (
 )
 from pyswarm.proto.model.resources import ResourceRequirements, Resources
 from pyswarm.proto.model.spec import (
+    MODES,
+    GlobalJob,
     GlobalMode,
     Placement,
+    ReplicatedJob,
     ReplicatedMode,
     RestartPolicy,
     ServiceMode,
@@ -25,7 +28,7 @@ from pyswarm.proto.model.spec import (
 )
 from pyswarm.proto.model.states import FailureAction, RestartCondition, UpdateOrder
 
-_MODES = {"replicated": False, "global": True}
+_MODES = {name: name for name in MODES}
 _CONDITIONS = {
     "none": RestartCondition.NONE,
     "on-failure": RestartCondition.ON_FAILURE,
@@ -67,17 +70,22 @@ def deployment_of(service: Section, warnings: list[str]) -> Deployment:
 
 
 def _mode(deploy: Section) -> ServiceMode:
-    is_global = deploy.choice("mode", _MODES, False)
+    mode = deploy.choice("mode", _MODES, "replicated")
     replicas = deploy.get("replicas")
-    if is_global and replicas is not None:
+    if mode in ("global", "global-job") and replicas is not None:
         raise failure(
             replicas.place,
-            f"{deploy.name('replicas')} goes with mode: replicated only",
+            f"{deploy.name('replicas')} goes with mode: replicated or replicated-job only",
             "A global service runs once on every node: remove replicas.",
         )
-    if is_global:
+    if mode == "global":
         return ServiceMode(global_mode=GlobalMode())
-    return ServiceMode(replicated=ReplicatedMode(replicas=deploy.whole("replicas", 1)))
+    if mode == "global-job":
+        return ServiceMode(global_job=GlobalJob())
+    count = deploy.whole("replicas", 1)
+    if mode == "replicated-job":
+        return ServiceMode(replicated_job=ReplicatedJob(max_concurrent=count, total_completions=count))
+    return ServiceMode(replicated=ReplicatedMode(replicas=count))
 
 
 def _resources(deploy: Section, warnings: list[str]) -> ResourceRequirements:

@@ -18,9 +18,9 @@ from pyswarm.manager.cli.progress.convergence import (
     Verdict,
     judge,
 )
-from pyswarm.proto.model.objects import ContainerStatus, Service, Task, UpdateStatus
-from pyswarm.proto.model.spec import RestartPolicy
-from pyswarm.proto.model.states import RestartCondition, TaskState, UpdateState
+from pyswarm.proto.model.objects import ContainerStatus, JobStatus, Service, Task, UpdateStatus
+from pyswarm.proto.model.spec import ReplicatedJob, RestartPolicy
+from pyswarm.proto.model.states import JobState, RestartCondition, TaskState, UpdateState
 
 GOAL = Goal("web", "web")
 NOTHING = Memory()
@@ -172,6 +172,30 @@ def test_the_status_of_an_earlier_update_says_nothing() -> None:
     web = replace(a_service("web"), update_status=status)
     verdict = look(web, *running(1), desired=1, goal=Goal("web", "web", baseline=status))
     assert verdict.progress.outcome is Outcome.WORKING
+
+
+def sums(state: JobState, message: str = "") -> Service:
+    service = a_service("web", job=ReplicatedJob(2, 3))
+    return replace(service, job_status=JobStatus(iteration=2, state=state, message=message))
+
+
+def job_task(slot: int, state: TaskState, *, run: int = 2) -> Task:
+    return replace(a_task(f"t{run}{slot}", slot=slot, state=state, desired=TaskState.COMPLETE), job_iteration=run)
+
+
+def test_a_job_is_followed_until_its_run_is_over() -> None:
+    tasks = [job_task(slot, TaskState.COMPLETE, run=1) for slot in (1, 2, 3)]
+    tasks += [job_task(1, TaskState.COMPLETE), job_task(2, TaskState.RUNNING)]
+    progress = look(sums(JobState.RUNNING), *tasks).progress
+    assert (progress.outcome, progress.done, progress.desired) == (Outcome.WORKING, 1, 3)
+    assert news(None, progress)[0] == "web: 1/3 complete"
+    over = look(sums(JobState.COMPLETE), *(job_task(slot, TaskState.COMPLETE) for slot in (1, 2, 3))).progress
+    assert (over.outcome, over.done, over.note) == (Outcome.CONVERGED, 3, "job complete")
+
+
+def test_a_job_that_gave_up_says_why() -> None:
+    progress = look(sums(JobState.FAILED, "task t ended: exit 1"), job_task(1, TaskState.FAILED)).progress
+    assert (progress.outcome, progress.note) == (Outcome.FAILED, "the job failed: task t ended: exit 1")
 
 
 def test_bars_show_each_slot() -> None:

@@ -11,7 +11,15 @@ from msgspec.structs import replace
 from pyswarm.proto.clock import SystemClock
 from pyswarm.proto.codec.messages import from_message
 from pyswarm.proto.model.objects import ContainerStatus
-from pyswarm.proto.model.spec import ContainerSpec, Mount, PortConfig, ServiceSpec, UpdateConfig
+from pyswarm.proto.model.spec import (
+    ContainerSpec,
+    Mount,
+    PortConfig,
+    ReplicatedJob,
+    ServiceMode,
+    ServiceSpec,
+    UpdateConfig,
+)
 from pyswarm.proto.model.states import FailureAction, MountType, PublishMode, TaskState
 from pyswarm.proto.v1 import control_pb2 as pb
 
@@ -287,12 +295,30 @@ def test_a_global_service(pyswarm: Any, control: Any) -> None:
     assert created(control).mode.global_mode is not None
 
 
+def test_a_job_is_listed_with_what_it_completed(pyswarm: Any, control: Any) -> None:
+    words = ["create", "-d", "--name", "sums", "--mode", "replicated-job", "--replicas", "5", "--max-concurrent", "2"]
+    pyswarm.ok("service", *words, "r:5000/sums:1")
+    (service,) = control.services.values()
+    assert service.spec.mode == ServiceMode(replicated_job=ReplicatedJob(max_concurrent=2, total_completions=5))
+    control.completed[service.id] = 3
+    listed = pyswarm.ok("service", "ls", "--format", "{{.Mode}} {{.Replicas}}")
+    assert listed == "replicated job 0/2 (3/5 completed)\n"
+    assert "Total Completions" in pyswarm.ok("service", "inspect", "--pretty", "sums")
+
+
+def test_a_job_runs_all_its_tasks_at_once_unless_told_otherwise(pyswarm: Any, control: Any) -> None:
+    pyswarm.ok("service", "create", "-d", "--mode", "replicated-job", "--replicas", "5", "r:5000/sums:1")
+    (service,) = control.services.values()
+    assert service.spec.mode.replicated_job == ReplicatedJob(5, 5)
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
         (["create", "A B"], 1, "white space"),
         (["create", "--name", "a b", "web"], 1, "DNS name"),
-        (["create", "--mode", "global", "--replicas", "2", "web"], 1, "replicas can only be used with replicated mode"),
+        (["create", "--mode", "global", "--replicas", "2", "web"], 1, "replicas can only be used with replicated or"),
+        (["create", "--max-concurrent", "2", "web"], 1, "max-concurrent can only be used with replicated-job mode"),
         (["create", "--mount", "type=volume,target=/a", "web"], 1, 'mount type "volume" is not supported yet'),
         (["create", "--mount", "typ=bind", "web"], 1, '"typ=bind" is unknown'),
         (["create", "-p", "1.2.3.4:80:80", "web"], 1, 'port "1.2.3.4:80:80" names an address'),

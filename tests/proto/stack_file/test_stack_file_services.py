@@ -9,11 +9,14 @@ from pyswarm.proto.codec.stack_file import StackFile, parse_stack
 from pyswarm.proto.model.objects import STACK_LABEL
 from pyswarm.proto.model.spec import (
     ContainerSpec,
+    GlobalJob,
     GlobalMode,
     Mount,
     PortConfig,
+    ReplicatedJob,
     ReplicatedMode,
     RestartPolicy,
+    ServiceMode,
     ServiceSpec,
     UpdateConfig,
 )
@@ -179,6 +182,12 @@ def test_deploy_in_full() -> None:
     assert template.placement.max_replicas == 2
     assert spec.update_config == UpdateConfig(2, 10, FailureAction.ROLLBACK, 1, 0.2, UpdateOrder.START_FIRST)
     assert spec.rollback_config == UpdateConfig(0, failure_action=FailureAction.CONTINUE)
+
+
+def test_jobs_are_modes_of_a_service() -> None:
+    mode = service("deploy: {mode: replicated-job, replicas: 3}").mode
+    assert mode == ServiceMode(replicated_job=ReplicatedJob(max_concurrent=3, total_completions=3))
+    assert service("deploy: {mode: global-job}").mode == ServiceMode(global_job=GlobalJob())
 
 
 def test_a_global_service_has_no_replicas() -> None:
