@@ -79,6 +79,22 @@ def test_a_service_of_its_own_is_created_scaled_and_removed(web: Cluster):
     web.until(lambda: "solo" not in web.pyswarm("service", "ls", "--format", "{{.Name}}"), "it to be gone", 10)
 
 
+def test_a_job_runs_to_completion_and_a_failing_one_says_so(web: Cluster):
+    job = ("service", "create", "--mode", "replicated-job", "--replicas", "4", "--max-concurrent", "2")
+    done = web.pyswarm(*job, "--name", "sums", "--entrypoint", "/bin/true", f"{REGISTRY}/web:1")
+    assert "job complete" in done
+    listed = web.pyswarm("service", "ls", "--filter", "name=sums", "--format", "{{.Mode}} {{.Replicas}}")
+    assert listed == "replicated job 0/0 (4/4 completed)\n"
+    broken = web.refused(
+        *("service", "create", "--mode", "global-job", "--name", "broken", "--restart-max-attempts", "1"),
+        *("--restart-delay", "100ms", "--entrypoint", "/bin/false", f"{REGISTRY}/web:1"),
+        on="m1",
+    )
+    assert "the job failed" in broken
+    assert "non-zero exit (1)" in broken
+    web.pyswarm("service", "rm", "sums", "broken")
+
+
 def test_a_stack_is_listed_and_removed_whole(web: Cluster):
     (stack,) = records(web.pyswarm("stack", "ls", "--format", "json"))
     assert stack["Name"] == "web"

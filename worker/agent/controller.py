@@ -136,7 +136,7 @@ class TaskController:
         self._holds_network = True
         attachment = await self._network.attach(self.task_id)
         config = container_config(self.accepted, node_id=self._node_id, namespace=str(attachment.namespace))
-        self._container = await self._runtime.create(self.task_id, config)
+        self._container = self._newer(await self._runtime.create(self.task_id, config))
         if self.status.state < TaskState.READY:
             self._note(TaskState.READY, "prepared")
 
@@ -156,9 +156,17 @@ class TaskController:
             self._note(TaskState.STARTING, "starting")
         ports = published_ports(self.accepted)
         await self._network.publish(self.task_id, ports)
-        self._container = await self._runtime.start(self.task_id)
+        self._container = self._newer(await self._runtime.start(self.task_id))
         if self._container.state == pb.CONTAINER_RUNNING:
             self._note(TaskState.RUNNING, "started")
+
+    def _newer(self, answer: pb.Container) -> pb.Container:
+        """Return what is newer: the runtime's answer to a call, or what the watch has told meanwhile.
+
+        A container that ends at once may be seen to have stopped before the answer that it was started is here.
+        """
+        seen = self._container
+        return answer if seen is None or seen.state < answer.state else seen
 
     async def _stop(self) -> None:
         # Out of the rules first: new connections go elsewhere while this one ends.

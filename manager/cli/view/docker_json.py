@@ -9,7 +9,7 @@ from typing import Any
 from pyswarm.manager.cli.view.facts import rfc3339
 from pyswarm.proto.model.objects import Node, Service
 from pyswarm.proto.model.resources import Resources
-from pyswarm.proto.model.spec import ContainerSpec, PortConfig, ServiceSpec, TaskSpec, UpdateConfig
+from pyswarm.proto.model.spec import ContainerSpec, PortConfig, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig
 from pyswarm.proto.model.states import UpdateState
 
 Json = dict[str, Any]
@@ -33,21 +33,44 @@ def service_json(service: Service) -> Json:
                 "Message": status.message,
             }
         )
+    job = service.job_status
+    if service.spec.mode.is_job:
+        found["JobStatus"] = _without_empty(
+            {
+                "JobIteration": {"Index": job.iteration},
+                "LastExecution": rfc3339(job.started_at) if job.started_at else None,
+                "State": job.state.name.lower(),
+                "EndedAt": rfc3339(job.ended_at) if job.ended_at else None,
+                "Message": job.message,
+            }
+        )
     return _without_empty(found)
 
 
 def spec_json(spec: ServiceSpec) -> Json:
-    """Return a service's spec. A mode is written even when it has no members."""
-    mode: Json = {"Replicated": {"Replicas": spec.mode.replicated.replicas}} if spec.mode.replicated else {}
-    return {
+    """Return a service's spec. A mode is written even when it has no members; a job has no update settings."""
+    found = {
         "Name": spec.name,
         "Labels": dict(spec.labels),
         "TaskTemplate": _template(spec.task_template),
-        "Mode": mode or {"Global": {}},
+        "Mode": _mode(spec.mode),
         "UpdateConfig": _update(spec.update_config),
         "RollbackConfig": _update(spec.rollback_config),
         "EndpointSpec": _endpoint(spec),
     }
+    if spec.mode.is_job:
+        del found["UpdateConfig"], found["RollbackConfig"]
+    return found
+
+
+def _mode(mode: ServiceMode) -> Json:
+    if mode.global_mode is not None:
+        return {"Global": {}}
+    if mode.global_job is not None:
+        return {"GlobalJob": {}}
+    if (job := mode.replicated_job) is not None:
+        return {"ReplicatedJob": {"MaxConcurrent": job.max_concurrent, "TotalCompletions": job.total_completions}}
+    return {"Replicated": {"Replicas": mode.replicated.replicas}} if mode.replicated is not None else {}
 
 
 def node_json(node: Node) -> Json:

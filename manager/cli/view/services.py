@@ -85,8 +85,8 @@ def service_pretty(service: Service, *, now: float) -> str:
                 "Max Replicas Per Node": str(placement.max_replicas or ""),
             },
         ),
-        ("UpdateConfig", _update_config(spec.update_config)),
-        ("RollbackConfig", _update_config(spec.rollback_config)),
+        ("UpdateConfig", {} if spec.mode.is_job else _update_config(spec.update_config)),
+        ("RollbackConfig", {} if spec.mode.is_job else _update_config(spec.rollback_config)),
         (
             "ContainerSpec",
             {

@@ -304,6 +304,9 @@ def test_a_job_is_listed_with_what_it_completed(pyswarm: Any, control: Any) -> N
     listed = pyswarm.ok("service", "ls", "--format", "{{.Mode}} {{.Replicas}}")
     assert listed == "replicated job 0/2 (3/5 completed)\n"
     assert "Total Completions" in pyswarm.ok("service", "inspect", "--pretty", "sums")
+    (inspected,) = json.loads(pyswarm.ok("service", "inspect", "sums"))
+    assert inspected["Spec"]["Mode"] == {"ReplicatedJob": {"MaxConcurrent": 2, "TotalCompletions": 5}}
+    assert "UpdateConfig" not in inspected["Spec"]
 
 
 def test_a_job_runs_all_its_tasks_at_once_unless_told_otherwise(pyswarm: Any, control: Any) -> None:
