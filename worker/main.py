@@ -34,6 +34,7 @@ from pyswarm.worker.agent.reporter import Reporter
 from pyswarm.worker.agent.session import Sessions
 from pyswarm.worker.network.node_network import DEFAULT_SUBNET, NodeNetwork
 from pyswarm.worker.runtime.client import RuntimeClient
+from pyswarm.worker.secrets.files import SecretFiles
 
 log = logging.get_logger(__name__)
 
@@ -59,6 +60,7 @@ class WorkerDaemon:
         self._agent = Agent(
             runtime=self._runtime,
             network=self._network,
+            secrets=SecretFiles(paths.run / "secrets"),
             journal=Journal(paths.worker / "tasks"),
             reporter=self._reporter,
             clock=SYSTEM_CLOCK,

@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from pyswarm.manager.api.payloads import PayloadMethods, config_spec, secret_spec
 from pyswarm.manager.api.selection import find_nodes, find_services, in_stack, one_node, one_service
 from pyswarm.manager.api.watch import watch_events
 from pyswarm.manager.ca.tokens import rotate_join_token
@@ -28,7 +29,7 @@ from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import FailedPrecondition, Internal, InvalidArgument, OutOfSequence
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import Cluster, ManagerStatus, Node
-from pyswarm.proto.model.spec import NodeSpec, ServiceSpec
+from pyswarm.proto.model.spec import ConfigSpec, NodeSpec, SecretSpec, ServiceSpec
 from pyswarm.proto.model.states import Availability, Reachability, Role
 from pyswarm.proto.v1 import control_pb2 as pb
 from pyswarm.proto.v1 import control_pb2_grpc, types_pb2
@@ -37,7 +38,7 @@ from pyswarm.proto.version import VERSION
 log = get_logger(__name__)
 
 
-class ControlServicer(control_pb2_grpc.ControlServicer):
+class ControlServicer(PayloadMethods, control_pb2_grpc.ControlServicer):
     """Serves the Control API of one manager."""
 
     def __init__(self, *, store: Store, writer: Writer, consensus: Consensus, clock: Clock, entropy: Entropy) -> None:
@@ -203,12 +204,14 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         specs = [from_message(message, ServiceSpec) for message in request.services]
         for spec in specs:
             validate_service_spec(spec)
+        payloads: list[SecretSpec | ConfigSpec] = [secret_spec(s.spec, s.data) for s in request.secrets]
+        payloads += [config_spec(message) for message in request.configs]
         outcome: Sequence[decide.StackChange] = ()
 
         def apply(seen: Snapshot) -> Plan:
             nonlocal outcome
             plan, outcome = decide.apply_stack(
-                seen, request.name, specs, prune=request.prune, new_id=self._entropy.new_id
+                seen, request.name, specs, payloads=payloads, prune=request.prune, new_id=self._entropy.new_id
             )
             return plan
 
@@ -254,4 +257,4 @@ def _with_reachability(node: Node, consensus: Consensus) -> Node:
 
 
 def _stack_changes(outcome: Sequence[decide.StackChange]) -> list[pb.StackChange]:
-    return [pb.StackChange(service_id=c.service_id, name=c.name, action=c.action) for c in outcome]
+    return [pb.StackChange(id=c.id, name=c.name, action=c.action, kind=c.kind) for c in outcome]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
-from pyswarm.manager.dispatcher.assignments import Assigned, Assignments, assignments_of, difference
+from pyswarm.manager.dispatcher.assignments import Assigned, Assignments, Difference, assignments_of, difference
 from pyswarm.manager.dispatcher.reports import Report, fold
 from pyswarm.manager.leader.liveness import NodeWatch
 from pyswarm.manager.store.snapshot import Snapshot
@@ -193,26 +193,18 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
         try:
             told: Assignments = assignments_of(edge.store.view, node_id)
             sequence = 1
-            yield pb.AssignmentsMessage(
-                type=pb.AssignmentsMessage.COMPLETE,
-                results_in=sequence,
-                update=[_assignment(told[id]) for id in sorted(told)],
-            )
+            everything = difference(Assignments(), told)
+            yield _message(everything, type_=pb.AssignmentsMessage.COMPLETE, applies_to=0, results_in=sequence)
             while not ended.is_set():
                 await _either(woken, ended)
                 woken.clear()
                 now = assignments_of(edge.store.view, node_id)
                 changed = difference(told, now)
                 told = now
-                if changed.update or changed.remove:
+                if changed:
                     sequence += 1
-                    yield pb.AssignmentsMessage(
-                        type=pb.AssignmentsMessage.INCREMENTAL,
-                        applies_to=sequence - 1,
-                        results_in=sequence,
-                        update=[_assignment(a) for a in changed.update],
-                        remove_task_ids=changed.remove,
-                    )
+                    kind = pb.AssignmentsMessage.INCREMENTAL
+                    yield _message(changed, type_=kind, applies_to=sequence - 1, results_in=sequence)
         finally:
             stop()
 
@@ -244,6 +236,20 @@ def _session_message(seen: Snapshot, node_id: str, session_id: str, period_secon
         heartbeat_period_seconds=period_seconds,
         desired_role=int(node.role) if node is not None else 0,  # type: ignore[arg-type]
         root_ca_pem=seen.cluster.root_ca.certificate_pem if seen.cluster is not None else "",
+    )
+
+
+def _message(
+    changed: Difference, *, type_: "pb.AssignmentsMessage.Type.ValueType", applies_to: int, results_in: int
+) -> pb.AssignmentsMessage:
+    return pb.AssignmentsMessage(
+        type=type_,
+        applies_to=applies_to,
+        results_in=results_in,
+        update=[_assignment(assigned) for assigned in changed.update],
+        remove_task_ids=changed.remove,
+        payloads=[pb.Payload(id=payload.id, data=payload.spec.data) for payload in changed.payloads],
+        remove_payload_ids=changed.remove_payloads,
     )
 
 

@@ -5,9 +5,9 @@ from typing import TypeVar
 
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import InvalidArgument, NotFound
-from pyswarm.proto.model.objects import Node, Service
+from pyswarm.proto.model.objects import Config, Node, Secret, Service
 
-T = TypeVar("T", Service, Node)
+T = TypeVar("T", Service, Node, Secret, Config)
 
 
 def one_service(seen: Snapshot, wanted: str) -> Service:
@@ -45,6 +45,32 @@ def find_nodes(seen: Snapshot, wanted: Sequence[str]) -> list[Node]:
     if not wanted:
         return sorted(seen.nodes(), key=lambda n: (n.description.hostname, n.id))
     return [one_node(seen, name) for name in wanted]
+
+
+def one_secret(seen: Snapshot, wanted: str) -> Secret:
+    """Return the secret with this id, name or unique id prefix. Raises NotFound, InvalidArgument when ambiguous."""
+    found = seen.secret(wanted) or seen.secret_by_name(wanted)
+    return found or _only([s for s in seen.secrets() if wanted and s.id.startswith(wanted)], "secret", wanted)
+
+
+def find_secrets(seen: Snapshot, wanted: Sequence[str]) -> list[Secret]:
+    """Return the secrets named by `wanted`, in that order; all of them, sorted by name, when it is empty."""
+    if not wanted:
+        return sorted(seen.secrets(), key=lambda s: (s.spec.name.casefold(), s.id))
+    return [one_secret(seen, name) for name in wanted]
+
+
+def one_config(seen: Snapshot, wanted: str) -> Config:
+    """Return the config with this id, name or unique id prefix. Raises NotFound, InvalidArgument when ambiguous."""
+    found = seen.config(wanted) or seen.config_by_name(wanted)
+    return found or _only([c for c in seen.configs() if wanted and c.id.startswith(wanted)], "config", wanted)
+
+
+def find_configs(seen: Snapshot, wanted: Sequence[str]) -> list[Config]:
+    """Return the configs named by `wanted`, in that order; all of them, sorted by name, when it is empty."""
+    if not wanted:
+        return sorted(seen.configs(), key=lambda c: (c.spec.name.casefold(), c.id))
+    return [one_config(seen, name) for name in wanted]
 
 
 def _only(found: Sequence[T], kind: str, wanted: str) -> T:

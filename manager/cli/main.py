@@ -27,6 +27,8 @@ _ALL: Mapping[str, Lazy] = {
     "node": Lazy(f"{_COMMANDS}.node:node", "Manage the cluster's nodes"),
     "service": Lazy(f"{_COMMANDS}.service:service", "Manage services"),
     "stack": Lazy(f"{_COMMANDS}.stack:stack", "Manage stacks: services described in a Compose file"),
+    "secret": Lazy(f"{_COMMANDS}.payload:secret", "Manage secrets: what tasks must know and nobody else"),
+    "config": Lazy(f"{_COMMANDS}.payload:config", "Manage configs: files for tasks"),
     "image": Lazy(f"{_COMMANDS}.image:image", "Manage the images on this node"),
     "info": Lazy(f"{_COMMANDS}.info:info", "Show this node, its daemons and its cluster"),
     "version": Lazy(f"{_COMMANDS}.version:version", "Show the versions of client and manager"),

@@ -34,6 +34,7 @@ class TaskList(Struct, frozen=True):
 class StackChange(Struct, frozen=True):
     """`action` is created, updated, unchanged or removed."""
 
-    service_id: str
+    id: str
     name: str
     action: str
+    kind: str = "service"

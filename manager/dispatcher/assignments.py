@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from pyswarm.manager.store.snapshot import Snapshot
-from pyswarm.proto.model.objects import Revision, Task
+from pyswarm.proto.model.objects import Config, Revision, Secret, Task
 from pyswarm.proto.model.states import TaskState
 
 
@@ -21,18 +21,29 @@ class Assigned(Struct, frozen=True):
 
 
 class Difference(Struct, frozen=True):
-    """`update` holds new and changed assignments, `remove` the ids of tasks to forget. Both sorted by task id."""
+    """`update` holds new and changed assignments, `remove` the ids of tasks to forget; the same for the contents of
+    secrets and configs. All sorted by id."""
 
     update: tuple[Assigned, ...]
     remove: tuple[str, ...]
+    payloads: tuple[Secret | Config, ...] = ()
+    remove_payloads: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.update or self.remove or self.payloads or self.remove_payloads)
 
 
-Assignments = Mapping[str, Assigned]
+class Assignments(Struct, frozen=True):
+    """What one node must hold: tasks by id, and the secrets and configs that those which may still start need."""
+
+    tasks: Mapping[str, Assigned] = {}
+    payloads: Mapping[str, Secret | Config] = {}
 
 
 def assignments_of(seen: Snapshot, node_id: str) -> Assignments:
-    """Return the assignment set of a node by task id: only its own tasks, never another's."""
+    """Return the assignment set of a node: only its own tasks, never another's."""
     found = {}
+    payloads: dict[str, Secret | Config] = {}
     for task in seen.tasks_of_node(node_id):
         if task.state < TaskState.ASSIGNED or task.state is TaskState.ORPHANED:
             continue
@@ -40,13 +51,30 @@ def assignments_of(seen: Snapshot, node_id: str) -> Assignments:
         revision = seen.revision_of(task)
         if revision is not None:
             found[task.id] = Assigned(task, revision)
-    return found
+            if task.is_live:
+                payloads |= _payloads_of(seen, revision)
+    return Assignments(found, payloads)
+
+
+def _payloads_of(seen: Snapshot, revision: Revision) -> dict[str, Secret | Config]:
+    """Return what the container needs. One that was removed is left out: the agent says that it is missing."""
+    container = revision.task_template.container_spec
+    found: list[Secret | Config | None] = [seen.secret(r.secret_id) for r in container.secrets]
+    found += [seen.config(r.config_id) for r in container.configs]
+    return {payload.id: payload for payload in found if payload is not None}
 
 
 def difference(old: Assignments, new: Assignments) -> Difference:
     """Return what to tell a node that was told `old`."""
-    update = [new[id] for id in sorted(new) if id not in old or _decided(old[id]) != _decided(new[id])]
-    return Difference(tuple(update), tuple(sorted(set(old) - set(new))))
+    told, now = old.tasks, new.tasks
+    update = [now[id] for id in sorted(now) if id not in told or _decided(told[id]) != _decided(now[id])]
+    return Difference(
+        update=tuple(update),
+        remove=tuple(sorted(set(told) - set(now))),
+        # What one holds never changes, so its id says all.
+        payloads=tuple(new.payloads[id] for id in sorted(set(new.payloads) - set(old.payloads))),
+        remove_payloads=tuple(sorted(set(old.payloads) - set(new.payloads))),
+    )
 
 
 def _decided(assigned: Assigned) -> tuple[TaskState, str]:

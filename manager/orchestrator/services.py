@@ -11,36 +11,51 @@ from msgspec.structs import replace
 
 from pyswarm.manager.allocator.ports import allocate_ports
 from pyswarm.manager.orchestrator.jobs import completed_slots
+from pyswarm.manager.orchestrator.secrets import (
+    apply_payloads,
+    guarded,
+    kind_of_payload,
+    payloads_of_stack,
+    remove_payload,
+    with_references,
+)
 from pyswarm.manager.orchestrator.slots import NewId, slots_of
 from pyswarm.manager.orchestrator.update import revision_for
 from pyswarm.manager.store.changes import Change, Create, Delete, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfSequence
 from pyswarm.proto.model.objects import STACK_LABEL, JobStatus, Service, UpdateStatus
-from pyswarm.proto.model.spec import ServiceSpec
+from pyswarm.proto.model.spec import ConfigSpec, SecretSpec, ServiceSpec
 from pyswarm.proto.model.states import TaskState, UpdateState
 
 
 class StackChange(Struct, frozen=True):
-    """What an apply did to one service; `action` is created, updated, unchanged or removed."""
+    """What an apply did to one object; `action` is created, updated, unchanged or removed."""
 
-    service_id: str
+    id: str
     name: str
     action: str
+    kind: str = "service"
 
 
 def create_service(seen: Snapshot, spec: ServiceSpec, *, new_id: NewId) -> Plan:
     """Raises AlreadyExists when the name or a port is taken."""
+    spec = with_references(seen, spec)
     there = seen.service_by_name(spec.name)
     if there is not None:
         raise AlreadyExists(
             f"a service called {there.spec.name} already exists",
             remedy=f"Choose another name, or change it with `pyswarm service update {there.spec.name}`.",
         )
+    service = _new_service(seen, spec, new_id)
+    changes = guarded(seen, (Create(service), Create(revision_for(service))))
+    return Plan(changes, why=f"service {spec.name} was created")
+
+
+def _new_service(seen: Snapshot, spec: ServiceSpec, new_id: NewId) -> Service:
     job_status = JobStatus(iteration=1) if spec.mode.is_job else JobStatus()
     ports = allocate_ports(seen, spec, None)
-    service = Service(id=new_id(), spec=spec, spec_version=1, ports=ports, job_status=job_status)
-    return Plan((Create(service), Create(revision_for(service))), why=f"service {spec.name} was created")
+    return Service(id=new_id(), spec=spec, spec_version=1, ports=ports, job_status=job_status)
 
 
 def update_service(seen: Snapshot, service_id: str, version: int, spec: ServiceSpec, *, rollback: bool = False) -> Plan:
@@ -55,8 +70,10 @@ def update_service(seen: Snapshot, service_id: str, version: int, spec: ServiceS
                 remedy="Only the last update of a service can be rolled back, once.",
             )
         spec = service.previous_spec
+    spec = with_references(seen, spec)
     _check_fixed(service, spec)
-    return Plan(_changed(seen, service, spec, rollback=rollback), why=f"service {spec.name} was updated")
+    changes = guarded(seen, _changed(seen, service, spec, rollback=rollback))
+    return Plan(changes, why=f"service {spec.name} was updated")
 
 
 def _check_fixed(service: Service, spec: ServiceSpec) -> None:
@@ -112,9 +129,17 @@ def _existing(seen: Snapshot, service_id: str) -> Service:
 
 
 def apply_stack(
-    seen: Snapshot, name: str, specs: Sequence[ServiceSpec], *, prune: bool, new_id: NewId
+    seen: Snapshot,
+    name: str,
+    specs: Sequence[ServiceSpec],
+    *,
+    payloads: Sequence[SecretSpec | ConfigSpec] = (),
+    prune: bool,
+    new_id: NewId,
 ) -> tuple[Plan, tuple[StackChange, ...]]:
     """Create, update and (with `prune`) remove services so that the stack is what `specs` say.
+
+    `payloads` are the stack's secrets and configs: they are created with the services, or nothing is.
 
     Raises AlreadyExists when a name belongs to a service outside the stack, and whatever creating or updating raises.
     """
@@ -131,15 +156,20 @@ def apply_stack(
         changes += removed
         ahead = ahead.with_changes(removed, version=seen.version + 1)
         outcome.append(StackChange(service.id, service.spec.name, "removed"))
-    for spec in specs:
-        if spec.labels.get(STACK_LABEL) != name:
-            raise InvalidArgument(f"service {spec.name} does not carry the label of stack {name}")
+    for change, action, payload in apply_payloads(ahead, payloads, new_id=new_id):
+        changes.append(change)
+        ahead = ahead.with_changes((change,), version=seen.version + 1)
+        outcome.append(StackChange(payload.id, payload.spec.name, action, kind_of_payload(payload.spec)))
+    for wish in specs:
+        if wish.labels.get(STACK_LABEL) != name:
+            raise InvalidArgument(f"service {wish.name} does not carry the label of stack {name}")
+        spec = with_references(ahead, wish)
         there = ahead.service_by_name(spec.name)
+        step: tuple[Change, ...] = ()
         if there is None:
-            step = create_service(ahead, spec, new_id=new_id).changes
-            created = step[0]
-            assert isinstance(created, Create)
-            outcome.append(StackChange(created.object.id, spec.name, "created"))
+            created = _new_service(ahead, spec, new_id)
+            step = (Create(created), Create(revision_for(created)))
+            outcome.append(StackChange(created.id, spec.name, "created"))
         elif there.stack != name:
             owner = f"stack {there.stack}" if there.stack else "no stack"
             raise AlreadyExists(
@@ -147,7 +177,6 @@ def apply_stack(
                 remedy="Choose another name for the service or the stack.",
             )
         elif there.spec == spec:
-            step = ()
             outcome.append(StackChange(there.id, spec.name, "unchanged"))
         else:
             _check_fixed(there, spec)
@@ -155,16 +184,21 @@ def apply_stack(
             outcome.append(StackChange(there.id, spec.name, "updated"))
         changes += step
         ahead = ahead.with_changes(step, version=seen.version + 1)
-    return Plan(tuple(changes), why=f"stack {name} was deployed"), tuple(outcome)
+    return Plan(guarded(seen, changes), why=f"stack {name} was deployed"), tuple(outcome)
 
 
 def remove_stack(seen: Snapshot, name: str) -> tuple[Plan, tuple[StackChange, ...]]:
-    """Raises NotFound when no service belongs to the stack."""
+    """Raises NotFound when nothing belongs to the stack."""
     services = [service for service in seen.services() if service.stack == name]
-    if not services:
+    payloads = payloads_of_stack(seen, name, STACK_LABEL)
+    if not services and not payloads:
         raise NotFound(f"nothing found in stack: {name}", remedy="`pyswarm stack ls` lists what there is.")
     changes = tuple(change for service in services for change in _removed(seen, service))
     outcome = tuple(StackChange(s.id, s.spec.name, "removed") for s in services)
+    left = seen.with_changes(changes, version=seen.version + 1)
+    for payload in payloads:
+        changes += remove_payload(left, payload).changes
+        outcome += (StackChange(payload.id, payload.spec.name, "removed", kind_of_payload(payload.spec)),)
     return Plan(changes, why=f"stack {name} was removed"), outcome
 
 

@@ -192,6 +192,8 @@ def state_objects(state: State) -> Iterable[Struct]:
     yield from view.services()
     yield from view.revisions()
     yield from view.tasks()
+    yield from view.secrets()
+    yield from view.configs()
 
 
 class StoredWriter(Struct, frozen=True, tag="writer"):

@@ -16,7 +16,7 @@ from msgspec import Struct
 from pyswarm.manager.store.apply import UNREADABLE, State, StoredWriter, WriterRecord, state_objects, state_writers
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import Internal
-from pyswarm.proto.model.objects import Cluster, Node, Object, Revision, Service, Task
+from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
 
 PIECE_BYTES: Final = 64 * 1024
 FORMAT: Final = 1
@@ -39,7 +39,7 @@ class Trailer(Struct, frozen=True, tag="trailer"):
     sha256: bytes
 
 
-_Record = Header | Trailer | StoredWriter | Cluster | Node | Service | Revision | Task
+_Record = Header | Trailer | StoredWriter | Cluster | Node | Service | Revision | Task | Secret | Config
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: "msgspec.msgpack.Decoder[_Record]" = msgspec.msgpack.Decoder(_Record)

@@ -13,7 +13,7 @@ from immutables import Map
 from pyswarm.manager.store.changes import Change, Kind
 from pyswarm.manager.store.tables import Draft, Tables, name_key
 from pyswarm.manager.store.transition import Event, transition
-from pyswarm.proto.model.objects import Cluster, Node, Object, Revision, Service, Task
+from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
 
 T = TypeVar("T")
 
@@ -74,6 +74,30 @@ class Snapshot:
         """Every revision, by id."""
         return _by_id(self.tables.revisions)
 
+    def secret(self, id: str) -> Secret | None:
+        return self.tables.secrets.get(id)
+
+    def secrets(self) -> Iterator[Secret]:
+        """Every secret, by id."""
+        return _by_id(self.tables.secrets)
+
+    def secret_by_name(self, name: str) -> Secret | None:
+        """Return the secret of exactly this name; case does not count."""
+        id = self.tables.secret_ids.get(name_key(name))
+        return self.tables.secrets.get(id) if id is not None else None
+
+    def config(self, id: str) -> Config | None:
+        return self.tables.configs.get(id)
+
+    def configs(self) -> Iterator[Config]:
+        """Every config, by id."""
+        return _by_id(self.tables.configs)
+
+    def config_by_name(self, name: str) -> Config | None:
+        """Return the config of exactly this name; case does not count."""
+        id = self.tables.config_ids.get(name_key(name))
+        return self.tables.configs.get(id) if id is not None else None
+
     def count(self, kind: Kind) -> int:
         """Return how many objects of `kind` there are, without walking over them."""
         tables = self.tables
@@ -84,6 +108,8 @@ class Snapshot:
                 "service": tables.services,
                 "revision": tables.revisions,
                 "task": tables.tasks,
+                "secret": tables.secrets,
+                "config": tables.configs,
             }[kind]
         )
 

@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 from immutables import Map, MapMutation
 
 from pyswarm.manager.store.changes import Kind
-from pyswarm.proto.model.objects import Cluster, Node, Object, Revision, Service, Task
+from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
 
 T = TypeVar("T")
 
@@ -20,7 +20,13 @@ _KINDS: dict[type[Object], Kind] = {
     Service: "service",
     Revision: "revision",
     Task: "task",
+    Secret: "secret",
+    Config: "config",
 }
+
+
+Named = Service | Secret | Config
+"""Objects whose names are unique among their kind."""
 
 
 def kind_of(object: Object) -> Kind:
@@ -28,12 +34,12 @@ def kind_of(object: Object) -> Kind:
 
 
 def name_key(name: str) -> str:
-    """Service names are unique whatever their case."""
+    """Names of services, of secrets and of configs are unique whatever their case."""
     return name.casefold()
 
 
 class Tables(NamedTuple):
-    """Objects by id; tasks and revisions once more by what they belong to; service ids by name key."""
+    """Objects by id; tasks and revisions once more by what they belong to; ids of what has a name by its name key."""
 
     clusters: Map[str, Cluster] = Map()
     nodes: Map[str, Node] = Map()
@@ -44,6 +50,18 @@ class Tables(NamedTuple):
     tasks_by_node: Map[str, Map[str, Task]] = Map()
     revisions_by_service: Map[str, Map[str, Revision]] = Map()
     service_ids: Map[str, str] = Map()
+    secrets: Map[str, Secret] = Map()
+    configs: Map[str, Config] = Map()
+    secret_ids: Map[str, str] = Map()
+    config_ids: Map[str, str] = Map()
+
+    def ids_of(self, kind: Kind) -> Map[str, str] | None:
+        """Return the ids by name key of a kind whose objects have unique names."""
+        if kind == "service":
+            return self.service_ids
+        if kind == "secret":
+            return self.secret_ids
+        return self.config_ids if kind == "config" else None
 
     def get(self, kind: Kind, id: str) -> Object | None:
         if kind == "task":
@@ -54,6 +72,10 @@ class Tables(NamedTuple):
             return self.services.get(id)
         if kind == "revision":
             return self.revisions.get(id)
+        if kind == "secret":
+            return self.secrets.get(id)
+        if kind == "config":
+            return self.configs.get(id)
         return self.clusters.get(id)
 
 
@@ -70,6 +92,10 @@ class Draft:
         self._tasks_by_node = _Groups(base.tasks_by_node)
         self._revisions_by_service = _Groups(base.revisions_by_service)
         self._service_ids = base.service_ids.mutate()
+        self._secrets = base.secrets.mutate()
+        self._configs = base.configs.mutate()
+        self._secret_ids = base.secret_ids.mutate()
+        self._config_ids = base.config_ids.mutate()
 
     def put(self, object: Object, old: Object | None) -> None:
         """Store `object` in place of `old`, which is what the draft holds under its id."""
@@ -85,16 +111,19 @@ class Draft:
         elif isinstance(object, Node):
             self._nodes[object.id] = object
         elif isinstance(object, Service):
-            if isinstance(old, Service):
-                self._release_name(old)
             self._services[object.id] = object
-            if object.spec.name:
-                self._service_ids[name_key(object.spec.name)] = object.id
+            _rename(self._service_ids, old, object)
         elif isinstance(object, Revision):
             if isinstance(old, Revision) and old.service_id != object.service_id:
                 self._revisions_by_service.remove(old.service_id, old.id)
             self._revisions[object.id] = object
             self._revisions_by_service.add(object.service_id, object.id, object)
+        elif isinstance(object, Secret):
+            self._secrets[object.id] = object
+            _rename(self._secret_ids, old, object)
+        elif isinstance(object, Config):
+            self._configs[object.id] = object
+            _rename(self._config_ids, old, object)
         else:
             self._clusters[object.id] = object
 
@@ -108,10 +137,16 @@ class Draft:
             del self._nodes[old.id]
         elif isinstance(old, Service):
             del self._services[old.id]
-            self._release_name(old)
+            _rename(self._service_ids, old, None)
         elif isinstance(old, Revision):
             del self._revisions[old.id]
             self._revisions_by_service.remove(old.service_id, old.id)
+        elif isinstance(old, Secret):
+            del self._secrets[old.id]
+            _rename(self._secret_ids, old, None)
+        elif isinstance(old, Config):
+            del self._configs[old.id]
+            _rename(self._config_ids, old, None)
         else:
             del self._clusters[old.id]
 
@@ -126,13 +161,22 @@ class Draft:
             self._tasks_by_node.freeze(),
             self._revisions_by_service.freeze(),
             self._service_ids.finish(),
+            self._secrets.finish(),
+            self._configs.finish(),
+            self._secret_ids.finish(),
+            self._config_ids.finish(),
         )
 
-    def _release_name(self, old: Service) -> None:
-        # Another service of the same entry may have taken the name already.
+
+def _rename(ids: MapMutation[str, str], old: Object | None, new: Named | None) -> None:
+    """Let the name of `old` go and give `new` its own."""
+    if isinstance(old, Named):
         key = name_key(old.spec.name)
-        if self._service_ids.get(key) == old.id:
-            del self._service_ids[key]
+        # Another object of the same entry may have taken the name already.
+        if ids.get(key) == old.id:
+            del ids[key]
+    if new is not None and new.spec.name:
+        ids[name_key(new.spec.name)] = new.id
 
 
 class _Groups(Generic[T]):

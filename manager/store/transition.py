@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from pyswarm.manager.store.changes import Change, Create, Expect, Kind, Update
 from pyswarm.manager.store.conflict import Conflict, InvalidChanges
-from pyswarm.manager.store.tables import Draft, Tables, kind_of, name_key
-from pyswarm.proto.model.objects import Cluster, Object, Service
+from pyswarm.manager.store.tables import Draft, Named, Tables, kind_of, name_key
+from pyswarm.proto.model.objects import Cluster, Object
 
 Action = Literal["create", "update", "delete"]
 
@@ -93,23 +93,24 @@ def _refuse_double_writes(events: tuple[Event, ...]) -> None:
 
 
 def _refuse_taken_names(before: Tables, events: tuple[Event, ...]) -> None:
-    written = {e.object.id: e for e in events if e.kind == "service"}
-    claimed: dict[str, str] = {}
-    for event in written.values():
-        if event.action == "delete" or not isinstance(event.object, Service) or not event.object.spec.name:
+    written = {(e.kind, e.object.id) for e in events}
+    claimed: dict[tuple[Kind, str], str] = {}
+    for event in events:
+        kind, ids = event.kind, before.ids_of(event.kind)
+        if ids is None or event.action == "delete" or not isinstance(event.object, Named) or not event.object.spec.name:
             continue
         key = name_key(event.object.spec.name)
-        holder = claimed.setdefault(key, event.object.id)
+        holder = claimed.setdefault((kind, key), event.object.id)
         if holder == event.object.id:
-            stored = before.service_ids.get(key)
+            stored = ids.get(key)
             # A holder that this very entry deletes or renames lets go of the name.
-            holder = stored if stored is not None and stored not in written else holder
+            holder = stored if stored is not None and (kind, stored) not in written else holder
         if holder != event.object.id:
-            owner = before.services.get(holder)
+            owner = before.get(kind, holder)
             raise Conflict(
-                "service",
+                kind,
                 holder,
                 expected=0,
                 found=owner.version if owner is not None else 0,
-                why=f"the name {event.object.spec.name!r} is taken by service {holder}",
+                why=f"the name {event.object.spec.name!r} is taken by {kind} {holder}",
             )

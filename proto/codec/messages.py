@@ -26,6 +26,7 @@ from msgspec.structs import FieldInfo
 
 from pyswarm.proto.errors import InvalidArgument
 from pyswarm.proto.model.objects import Cluster, RootCA
+from pyswarm.proto.model.spec import SecretSpec
 
 R = TypeVar("R", bound=Struct)
 M = TypeVar("M", bound=Message)
@@ -33,6 +34,7 @@ M = TypeVar("M", bound=Message)
 NOT_SENT: Final[Mapping[type[Struct], frozenset[str]]] = {
     RootCA: frozenset({"key_pem"}),
     Cluster: frozenset({"blacklist"}),
+    SecretSpec: frozenset({"data"}),
 }
 """Fields that stay in the store: `to_message` leaves them out, `from_message` gives them their default."""
 

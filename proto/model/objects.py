@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from pyswarm.proto.model.resources import Platform, Resources
-from pyswarm.proto.model.spec import ClusterSpec, NodeSpec, PortConfig, ServiceSpec, TaskSpec
+from pyswarm.proto.model.spec import (
+    ClusterSpec,
+    ConfigSpec,
+    NodeSpec,
+    PortConfig,
+    SecretSpec,
+    ServiceSpec,
+    TaskSpec,
+)
 from pyswarm.proto.model.states import JobState, NodeState, Reachability, Role, TaskState, UpdateState
 
 STACK_LABEL = "com.docker.stack.namespace"
@@ -201,5 +209,25 @@ class Cluster(Struct, frozen=True, omit_defaults=True, gc=False, tag="cluster"):
     blacklist: Mapping[str, float] = {}
 
 
-Object = Service | Revision | Task | Node | Cluster
-"""Anything the store keeps. Secrets, configs, networks and volumes join this union with their issues."""
+class Secret(Struct, frozen=True, omit_defaults=True, gc=False, tag="secret"):
+    """What it holds never changes: a new content is a new secret."""
+
+    id: str
+    version: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    spec: SecretSpec = SecretSpec()
+
+
+class Config(Struct, frozen=True, omit_defaults=True, gc=False, tag="config"):
+    """As a secret, but readable by whoever may read the API."""
+
+    id: str
+    version: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    spec: ConfigSpec = ConfigSpec()
+
+
+Object = Service | Revision | Task | Node | Cluster | Secret | Config
+"""Anything the store keeps. Networks and volumes join this union with their issues."""

@@ -4,6 +4,7 @@ Defaults are Docker Swarm's (docker/cli cli/command/service/opts.go). A time is 
 Tuples, not lists, and frozen mappings by convention: a spec is shared by every snapshot that holds it.
 """
 
+import posixpath
 from collections.abc import Mapping
 
 from msgspec import Struct
@@ -28,6 +29,41 @@ class Mount(Struct, frozen=True, omit_defaults=True, gc=False):
     tmpfs_size_bytes: int = 0
 
 
+class FileTarget(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Where a secret or config appears in a container: a path, or a name below the default directory."""
+
+    name: str = ""
+    uid: str = "0"
+    gid: str = "0"
+    mode: int = 0o444
+
+
+class SecretReference(Struct, frozen=True, omit_defaults=True, gc=False):
+    """`secret_id` is filled in from the name when the service is written."""
+
+    secret_id: str = ""
+    secret_name: str = ""
+    file: FileTarget = FileTarget()
+
+    @property
+    def path(self) -> str:
+        """Where the container finds it."""
+        return posixpath.join("/run/secrets", self.file.name or self.secret_name)
+
+
+class ConfigReference(Struct, frozen=True, omit_defaults=True, gc=False):
+    """`config_id` is filled in from the name when the service is written."""
+
+    config_id: str = ""
+    config_name: str = ""
+    file: FileTarget = FileTarget()
+
+    @property
+    def path(self) -> str:
+        """Where the container finds it."""
+        return posixpath.join("/", self.file.name or self.config_name)
+
+
 class ContainerSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     image: str = ""
     command: tuple[str, ...] = ()
@@ -45,6 +81,8 @@ class ContainerSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     read_only: bool = False
     init: bool = False
     tty: bool = False
+    secrets: tuple[SecretReference, ...] = ()
+    configs: tuple[ConfigReference, ...] = ()
 
 
 class RestartPolicy(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -160,6 +198,23 @@ class ServiceSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     update_config: UpdateConfig = UpdateConfig()
     rollback_config: UpdateConfig = UpdateConfig()
     endpoint_spec: EndpointSpec = EndpointSpec()
+
+
+class SecretSpec(Struct, frozen=True, omit_defaults=True, gc=False):
+    """`data` never crosses the API; it goes to the nodes whose tasks use it, and stays in their memory."""
+
+    name: str = ""
+    labels: Mapping[str, str] = {}
+    data: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"<SecretSpec {self.name}>"  # what it holds is for no log
+
+
+class ConfigSpec(Struct, frozen=True, omit_defaults=True, gc=False):
+    name: str = ""
+    labels: Mapping[str, str] = {}
+    data: bytes = b""
 
 
 class NodeSpec(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -18,8 +18,19 @@ from msgspec.structs import replace
 
 from pyswarm.proto.codec.messages import from_message, to_message
 from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, NotFound, OutOfSequence
-from pyswarm.proto.model.objects import Cluster, JoinTokens, Node, Revision, RootCA, Service, Task, revision_id
-from pyswarm.proto.model.spec import NodeSpec, ServiceSpec
+from pyswarm.proto.model.objects import (
+    Cluster,
+    Config,
+    JoinTokens,
+    Node,
+    Revision,
+    RootCA,
+    Secret,
+    Service,
+    Task,
+    revision_id,
+)
+from pyswarm.proto.model.spec import ConfigSpec, NodeSpec, SecretSpec, ServiceSpec
 from pyswarm.proto.model.states import Role
 from pyswarm.proto.rpc.server import serve_unix
 from pyswarm.proto.v1 import control_pb2 as pb
@@ -36,6 +47,8 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         self.self_id = "n1"
         self.nodes: dict[str, Node] = {}
         self.services: dict[str, Service] = {}
+        self.secrets: dict[str, Secret] = {}
+        self.configs: dict[str, Config] = {}
         self.completed: dict[str, int] = {}
         """How many tasks of a job, by its id, have completed."""
         self.tasks: dict[str, Task] = {}
@@ -168,6 +181,39 @@ class FakeControl(control_pb2_grpc.ControlServicer):
                 watcher.set()
         return response
 
+    # -- secrets and configs
+
+    async def CreateSecret(self, request: pb.CreateSecretRequest, context: Any) -> types_pb2.Secret:
+        self.requests.append(request)
+        secret = Secret(id=f"secret-{request.spec.name}", version=7, spec=SecretSpec(request.spec.name, {}))
+        self.secrets[secret.id] = secret
+        return to_message(secret, types_pb2.Secret)
+
+    async def ListSecrets(self, request: pb.ListSecretsRequest, context: Any) -> pb.ListSecretsResponse:
+        found = [
+            s for s in self.secrets.values() if not request.ids or s.id in request.ids or s.spec.name in request.ids
+        ]
+        if request.ids and not found:
+            raise NotFound(f"no such secret: {request.ids[0]}", remedy="`pyswarm secret ls` lists what there is.")
+        return pb.ListSecretsResponse(secrets=[to_message(s, types_pb2.Secret) for s in found])
+
+    async def RemoveSecret(self, request: pb.RemoveSecretRequest, context: Any) -> pb.RemoveSecretResponse:
+        if self.secrets.pop(f"secret-{request.id}", None) is None:
+            raise NotFound(f"no such secret: {request.id}")
+        return pb.RemoveSecretResponse()
+
+    async def CreateConfig(self, request: pb.CreateConfigRequest, context: Any) -> types_pb2.Config:
+        self.requests.append(request)
+        config = Config(id=f"config-{request.spec.name}", version=7, spec=from_message(request.spec, ConfigSpec))
+        self.configs[config.id] = config
+        return to_message(config, types_pb2.Config)
+
+    async def ListConfigs(self, request: pb.ListConfigsRequest, context: Any) -> pb.ListConfigsResponse:
+        found = [c for c in self.configs.values() if not request.ids or c.spec.name in request.ids]
+        return pb.ListConfigsResponse(configs=[to_message(c, types_pb2.Config) for c in found])
+
+    # -- stacks
+
     async def ApplyStack(self, request: pb.ApplyStackRequest, context: Any) -> pb.ApplyStackResponse:
         self.requests.append(request)
         changes = []
@@ -176,14 +222,14 @@ class FakeControl(control_pb2_grpc.ControlServicer):
             old = self.services.get(f"service-{spec.name}")
             action = "created" if old is None else "unchanged" if old.spec == spec else "updated"
             self._store(replace(old, spec=spec) if old else Service(id=f"service-{spec.name}", spec=spec))
-            changes.append(pb.StackChange(service_id=f"service-{spec.name}", name=spec.name, action=action))
+            changes.append(pb.StackChange(id=f"service-{spec.name}", name=spec.name, action=action, kind="service"))
         return pb.ApplyStackResponse(changes=changes)
 
     async def RemoveStack(self, request: pb.RemoveStackRequest, context: Any) -> pb.RemoveStackResponse:
         gone = [service for service in self.services.values() if service.stack == request.name]
         for service in gone:
             del self.services[service.id]
-        changes = [pb.StackChange(service_id=s.id, name=s.spec.name, action="removed") for s in gone]
+        changes = [pb.StackChange(id=s.id, name=s.spec.name, action="removed", kind="service") for s in gone]
         return pb.RemoveStackResponse(changes=changes)
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchEvents]:

@@ -19,6 +19,7 @@ from pyswarm.worker.agent.journal import Accepted, Journal
 from pyswarm.worker.agent.reporter import Reporter
 from pyswarm.worker.network.node_network import NodeNetwork
 from pyswarm.worker.runtime.port import RuntimePort
+from pyswarm.worker.secrets.files import SecretFiles
 
 log = get_logger(__name__)
 
@@ -31,6 +32,7 @@ class Agent:
         *,
         runtime: RuntimePort,
         network: NodeNetwork,
+        secrets: SecretFiles,
         journal: Journal,
         reporter: Reporter,
         clock: Clock,
@@ -38,6 +40,7 @@ class Agent:
     ) -> None:
         self._runtime = runtime
         self._network = network
+        self.secrets = secrets
         self._journal = journal
         self._reporter = reporter
         self._clock = clock
@@ -100,6 +103,7 @@ class Agent:
             self._empty.clear()
             await self._empty.wait()
         await self._network.remove_everything()
+        await self.secrets.remove_everything()
 
     # -- controllers
 
@@ -112,6 +116,7 @@ class Agent:
             accepted,
             runtime=self._runtime,
             network=self._network,
+            secrets=self.secrets,
             journal=self._journal,
             report=self._reporter.report,
             clock=self._clock,

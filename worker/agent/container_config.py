@@ -1,13 +1,21 @@
 """From a task to the container that runs it (pure)."""
 
+from collections.abc import Sequence
+
 from pyswarm.proto.codec.messages import to_message
+from pyswarm.proto.model.spec import Mount
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2
 from pyswarm.worker.agent.journal import Accepted
 
 
-def container_config(accepted: Accepted, *, node_id: str, namespace: str) -> pb.ContainerConfig:
-    """Return the runtime's configuration for a task that joins the network namespace at `namespace`."""
+def container_config(
+    accepted: Accepted, *, node_id: str, namespace: str, files: Sequence[Mount] = ()
+) -> pb.ContainerConfig:
+    """Return the runtime's configuration for a task that joins the network namespace at `namespace`.
+
+    `files` are mounted besides what the spec asks for: its secrets and configs.
+    """
     spec, task = accepted.spec.container_spec, accepted.task
     limits = accepted.spec.resources.limits
     labels = {
@@ -27,7 +35,7 @@ def container_config(accepted: Accepted, *, node_id: str, namespace: str) -> pb.
         user=spec.user,
         hostname=spec.hostname or task.id[:12],
         labels=labels,
-        mounts=[to_message(mount, types_pb2.Mount) for mount in spec.mounts],
+        mounts=[to_message(mount, types_pb2.Mount) for mount in (*spec.mounts, *files)],
         capability_add=spec.capability_add,
         capability_drop=spec.capability_drop,
         read_only=spec.read_only,

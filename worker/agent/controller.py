@@ -20,6 +20,7 @@ from pyswarm.worker.agent.journal import Accepted, Journal
 from pyswarm.worker.agent.steps import Step, final_status, next_step
 from pyswarm.worker.network.node_network import NodeNetwork
 from pyswarm.worker.runtime.port import RuntimePort
+from pyswarm.worker.secrets.files import SecretFiles
 
 log = get_logger(__name__)
 
@@ -36,6 +37,7 @@ class TaskController:
         *,
         runtime: RuntimePort,
         network: NodeNetwork,
+        secrets: SecretFiles,
         journal: Journal,
         report: Report,
         clock: Clock,
@@ -44,6 +46,7 @@ class TaskController:
         self.accepted = accepted
         self._runtime = runtime
         self._network = network
+        self._secrets = secrets
         self._journal = journal
         self._report = report
         self._clock = clock
@@ -101,7 +104,7 @@ class TaskController:
             except SwarmError as error:
                 await self._fail(error.message)
             except OSError as error:
-                await self._fail(f"network: {error}")
+                await self._fail(f"the node: {error}")
 
     async def _step(self) -> bool:
         """Do one step; return whether there may be another one at once."""
@@ -135,7 +138,10 @@ class TaskController:
         await self._pull(spec.image)
         self._holds_network = True
         attachment = await self._network.attach(self.task_id)
-        config = container_config(self.accepted, node_id=self._node_id, namespace=str(attachment.namespace))
+        files = await self._secrets.write(self.task_id, spec)
+        config = container_config(
+            self.accepted, node_id=self._node_id, namespace=str(attachment.namespace), files=files
+        )
         self._container = self._newer(await self._runtime.create(self.task_id, config))
         if self.status.state < TaskState.READY:
             self._note(TaskState.READY, "prepared")
@@ -190,6 +196,7 @@ class TaskController:
 
     async def _release_network(self) -> None:
         await self._network.detach(self.task_id)
+        self._secrets.remove(self.task_id)
         self._holds_network = False
 
     async def _remove(self) -> None:
@@ -204,6 +211,7 @@ class TaskController:
         except NotFound:
             log.debug("the container was gone already", task=self.task_id)
         await self._network.detach(self.task_id)
+        self._secrets.remove(self.task_id)
         self._journal.remove(self.task_id)
         log.info("task removed", task=self.task_id)
 

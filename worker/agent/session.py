@@ -115,15 +115,20 @@ class Sessions:
         sequence = 0
         async for message in stub.Assignments(pb.AssignmentsRequest(session_id=self._session_id)):
             assignments = [_accepted(update) for update in message.update]
+            payloads = {payload.id: payload.data for payload in message.payloads}
             if message.type == pb.AssignmentsMessage.COMPLETE:
+                self._agent.secrets.keep_only(payloads)
                 self._agent.assign_all(assignments)
             elif message.applies_to != sequence:
                 raise SessionEnded(f"assignments have a gap: {message.applies_to} follows {sequence}")
             else:
+                # What tasks need comes before them and goes after them (swarm mistake 44).
+                self._agent.secrets.take(payloads)
                 for assignment in assignments:
                     self._agent.assign(assignment)
                 for task_id in message.remove_task_ids:
                     self._agent.forget(task_id)
+                self._agent.secrets.forget(message.remove_payload_ids)
             sequence = message.results_in
         raise SessionEnded("the manager ended the assignments")
 

@@ -14,8 +14,8 @@ from pyswarm.manager.cli.records import ServiceRow, StackChange, TaskList
 from pyswarm.manager.cli.settings import Settings
 from pyswarm.proto.codec.messages import from_message, to_message
 from pyswarm.proto.errors import InvalidArgument, NotAManager, NotFound, Unavailable
-from pyswarm.proto.model.objects import Cluster, JoinTokens, Node, Revision, Service, Task
-from pyswarm.proto.model.spec import NodeSpec, ServiceSpec
+from pyswarm.proto.model.objects import Cluster, Config, JoinTokens, Node, Revision, Secret, Service, Task
+from pyswarm.proto.model.spec import ConfigSpec, NodeSpec, SecretSpec, ServiceSpec
 from pyswarm.proto.model.states import Role
 from pyswarm.proto.rpc.client import open_channel, open_unix_channel
 from pyswarm.proto.rpc.tls import channel_credentials
@@ -114,17 +114,56 @@ class ControlClient:
             {message.id: from_message(message, Service) for message in answer.services},
         )
 
+    # -- secrets and configs
+
+    async def create_secret(self, spec: SecretSpec) -> Secret:
+        request = pb.CreateSecretRequest(spec=to_message(spec, types_pb2.SecretSpec), data=spec.data)
+        return from_message(await self._stub.CreateSecret(request, timeout=CALL_TIMEOUT_SECONDS), Secret)
+
+    async def secrets(self, names: Sequence[str] = ()) -> list[Secret]:
+        """Return the secrets of these ids, names or unique id prefixes, without what they hold."""
+        answer = await self._stub.ListSecrets(pb.ListSecretsRequest(ids=names), timeout=CALL_TIMEOUT_SECONDS)
+        return [from_message(message, Secret) for message in answer.secrets]
+
+    async def remove_secret(self, name: str) -> None:
+        await self._stub.RemoveSecret(pb.RemoveSecretRequest(id=name), timeout=CALL_TIMEOUT_SECONDS)
+
+    async def create_config(self, spec: ConfigSpec) -> Config:
+        request = pb.CreateConfigRequest(spec=to_message(spec, types_pb2.ConfigSpec))
+        return from_message(await self._stub.CreateConfig(request, timeout=CALL_TIMEOUT_SECONDS), Config)
+
+    async def configs(self, names: Sequence[str] = ()) -> list[Config]:
+        """Return the configs of these ids, names or unique id prefixes."""
+        answer = await self._stub.ListConfigs(pb.ListConfigsRequest(ids=names), timeout=CALL_TIMEOUT_SECONDS)
+        return [from_message(message, Config) for message in answer.configs]
+
+    async def remove_config(self, name: str) -> None:
+        await self._stub.RemoveConfig(pb.RemoveConfigRequest(id=name), timeout=CALL_TIMEOUT_SECONDS)
+
     # -- stacks
 
-    async def apply_stack(self, name: str, services: Sequence[ServiceSpec], *, prune: bool) -> list[StackChange]:
-        messages = [to_message(spec, types_pb2.ServiceSpec) for spec in services]
-        request = pb.ApplyStackRequest(name=name, services=messages, prune=prune)
+    async def apply_stack(
+        self,
+        name: str,
+        services: Sequence[ServiceSpec],
+        *,
+        secrets: Sequence[SecretSpec] = (),
+        configs: Sequence[ConfigSpec] = (),
+        prune: bool,
+    ) -> list[StackChange]:
+        request = pb.ApplyStackRequest(
+            name=name,
+            services=[to_message(spec, types_pb2.ServiceSpec) for spec in services],
+            secrets=[pb.NewSecret(spec=to_message(s, types_pb2.SecretSpec), data=s.data) for s in secrets],
+            configs=[to_message(spec, types_pb2.ConfigSpec) for spec in configs],
+            prune=prune,
+        )
         answer = await self._stub.ApplyStack(request, timeout=CALL_TIMEOUT_SECONDS)
-        return [StackChange(change.service_id, change.name, change.action) for change in answer.changes]
+        return [StackChange(change.id, change.name, change.action, change.kind) for change in answer.changes]
 
     async def remove_stack(self, name: str) -> list[StackChange]:
         answer = await self._stub.RemoveStack(pb.RemoveStackRequest(name=name), timeout=CALL_TIMEOUT_SECONDS)
-        return [StackChange(change.service_id, change.name, change.action) for change in answer.changes]
+        return [StackChange(change.id, change.name, change.action, change.kind) for change in answer.changes]
 
     # -- streams: these last as long as the caller reads them
 

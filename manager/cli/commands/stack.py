@@ -27,8 +27,9 @@ from pyswarm.manager.cli.records import ServiceRow, StackChange, TaskList
 from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.filters import keep_services
 from pyswarm.manager.cli.view.services import SERVICE_COLUMNS, STACK_COLUMNS, service_row, stack_rows
-from pyswarm.proto.codec.stack_file import StackFile, parse_stack
+from pyswarm.proto.codec.stack_file import StackData, StackFile, parse_stack
 from pyswarm.proto.errors import InvalidStackFile, NotFound, SwarmError
+from pyswarm.proto.model.spec import ConfigSpec, SecretSpec
 
 SERVICE_FILTERS = ("id", "name", "label", "mode")
 _PROGRESSIVE = {"created": "Creating", "updated": "Updating", "removed": "Removing"}
@@ -53,7 +54,8 @@ def deploy(settings: Settings, files: Sequence[str], prune: bool, detach: bool, 
     for warning in parsed.warnings:
         say(f"Warning: {warning}")
     run_and_follow(
-        _deploy(settings, name, parsed, prune=prune, detach=detach, quiet=quiet), look=f"pyswarm stack ps {name}"
+        _deploy(settings, name, parsed, files=files, prune=prune, detach=detach, quiet=quiet),
+        look=f"pyswarm stack ps {name}",
     )
 
 
@@ -148,13 +150,42 @@ def _read(file: str) -> tuple[str, str]:
         ) from error
 
 
-async def _deploy(settings: Settings, name: str, parsed: StackFile, *, prune: bool, detach: bool, quiet: bool) -> None:
+def _content(data: StackData, files: Sequence[str]) -> bytes:
+    """Return what a secret or config of the stack holds; a relative path counts from the first Compose file.
+
+    Raises InvalidStackFile, which names the place in the stack file.
+    """
+    if data.content is not None:
+        return data.content
+    folder = Path.cwd() if files[0] == "-" else Path(files[0]).parent
+    path = folder / Path(data.file).expanduser()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidStackFile(
+            f"{data.place}: cannot read {path}: {error.strerror}", remedy="Paths count from the stack file's folder."
+        ) from error
+
+
+async def _deploy(
+    settings: Settings,
+    name: str,
+    parsed: StackFile,
+    *,
+    files: Sequence[str],
+    prune: bool,
+    detach: bool,
+    quiet: bool,
+) -> None:
+    secrets = [SecretSpec(data.name, data.labels, _content(data, files)) for data in parsed.secrets]
+    configs = [ConfigSpec(data.name, data.labels, _content(data, files)) for data in parsed.configs]
     async with connect(settings) as client:
         before = {row.service.spec.name: row.service.id for row in await client.services(stack=name)}
         known = {} if detach else {n: await goal_before(client, i, n) for n, i in before.items()}
-        changes = await client.apply_stack(name, parsed.services, prune=prune)
+        changes = await client.apply_stack(name, parsed.services, secrets=secrets, configs=configs, prune=prune)
         _tell(changes)
-        goals = [known.get(c.name, Goal(c.service_id, c.name)) for c in changes if c.action != "removed"]
+        services = [c for c in changes if c.kind == "service" and c.action != "removed"]
+        goals = [known.get(c.name, Goal(c.id, c.name)) for c in services]
         await follow_unless(client, goals, detach=detach, quiet=quiet, stack=name)
 
 
@@ -168,6 +199,6 @@ async def _services(client: ControlClient, stack: str) -> list[ServiceRow]:
 def _tell(changes: Sequence[StackChange]) -> None:
     for change in changes:
         if change.action in _PROGRESSIVE:
-            click.echo(f"{_PROGRESSIVE[change.action]} service {change.name}")
+            click.echo(f"{_PROGRESSIVE[change.action]} {change.kind} {change.name}")
         else:
-            click.echo(f"Service {change.name} is {change.action}")
+            click.echo(f"{change.kind.title()} {change.name} is {change.action}")

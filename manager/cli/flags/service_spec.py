@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from pyswarm.manager.cli.flags.values import parse_env, parse_labels, parse_mount, parse_preference, parse_publish
+from pyswarm.manager.cli.flags.values import (
+    parse_config,
+    parse_env,
+    parse_labels,
+    parse_mount,
+    parse_preference,
+    parse_publish,
+    parse_secret,
+)
 from pyswarm.proto.codec.ports import parse_short_port
 from pyswarm.proto.errors import InvalidArgument
 from pyswarm.proto.model.resources import ResourceRequirements, Resources
@@ -46,6 +54,8 @@ def new_spec(
         mounts=tuple(parse_mount(text) for text in flags.get("mount", ())),
         capability_add=tuple(flags.get("cap_add", ())),
         capability_drop=tuple(flags.get("cap_drop", ())),
+        secrets=tuple(parse_secret(text) for text in flags.get("secret", ())),
+        configs=tuple(parse_config(text) for text in flags.get("config", ())),
     )
     placement = Placement(
         constraints=tuple(flags.get("constraint", ())),
@@ -80,6 +90,18 @@ def changed_spec(spec: ServiceSpec, flags: Flags, environment: Mapping[str, str]
         ),
         capability_add=_capabilities(container.capability_add, flags, "cap_add", "cap_drop"),
         capability_drop=_capabilities(container.capability_drop, flags, "cap_drop", "cap_add"),
+        secrets=_merged(
+            container.secrets,
+            [parse_secret(text) for text in flags.get("secret_add", ())],
+            flags.get("secret_rm", ()),
+            lambda secret: secret.secret_name,
+        ),
+        configs=_merged(
+            container.configs,
+            [parse_config(text) for text in flags.get("config_add", ())],
+            flags.get("config_rm", ()),
+            lambda config: config.config_name,
+        ),
     )
     placement = replace(
         template.placement,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pyswarm.proto.codec.ports import check_protocol, parse_short_port
 from pyswarm.proto.codec.units import parse_bytes
 from pyswarm.proto.errors import InvalidArgument
-from pyswarm.proto.model.spec import Mount, PortConfig
+from pyswarm.proto.model.spec import ConfigReference, FileTarget, Mount, PortConfig, SecretReference
 from pyswarm.proto.model.states import MountType, PublishMode
 
 _PUBLISH_MODES = {"ingress": PublishMode.INGRESS, "host": PublishMode.HOST}
@@ -94,6 +94,33 @@ def parse_mount(text: str) -> Mount:
         read_only=read_only in ("true", "1"),
         tmpfs_size_bytes=parse_bytes(fields["tmpfs-size"]) if "tmpfs-size" in fields else 0,
     )
+
+
+def parse_file_use(text: str, what: str) -> tuple[str, FileTarget]:
+    """Return (name, where it appears) for `NAME` or `source=NAME,target=PATH,uid=0,gid=0,mode=0440`."""
+    if "=" not in text and "," not in text:
+        return text, FileTarget(name=text)
+    fields = _fields(text, what, {"source", "src", "target", "uid", "gid", "mode"}, flags=frozenset())
+    name = fields.get("source", fields.get("src", ""))
+    if not name:
+        raise InvalidArgument(f'{what} "{text}" has no source', remedy=f"Write source=NAME of the {what}.")
+    try:
+        mode = int(fields.get("mode", "0444").lower().removeprefix("0o"), 8)
+    except ValueError as error:
+        raise InvalidArgument(f'{what} "{text}": the mode is not octal', remedy="Write mode=0440.") from error
+    default = FileTarget()
+    uid, gid = fields.get("uid", default.uid), fields.get("gid", default.gid)
+    return name, FileTarget(fields.get("target", name), uid, gid, mode)
+
+
+def parse_secret(text: str) -> SecretReference:
+    name, file = parse_file_use(text, "secret")
+    return SecretReference(secret_name=name, file=file)
+
+
+def parse_config(text: str) -> ConfigReference:
+    name, file = parse_file_use(text, "config")
+    return ConfigReference(config_name=name, file=file)
 
 
 def parse_preference(text: str) -> str:

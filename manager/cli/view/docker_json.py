@@ -9,7 +9,15 @@ from typing import Any
 from pyswarm.manager.cli.view.facts import rfc3339
 from pyswarm.proto.model.objects import Node, Service
 from pyswarm.proto.model.resources import Resources
-from pyswarm.proto.model.spec import ContainerSpec, PortConfig, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig
+from pyswarm.proto.model.spec import (
+    ContainerSpec,
+    FileTarget,
+    PortConfig,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
 from pyswarm.proto.model.states import UpdateState
 
 Json = dict[str, Any]
@@ -151,6 +159,10 @@ def _template(template: TaskSpec) -> Json:
     )
 
 
+def _file(file: FileTarget) -> Json:
+    return {"Name": file.name, "UID": file.uid, "GID": file.gid, "Mode": file.mode}
+
+
 def _container(container: ContainerSpec) -> Json:
     return _without_empty(
         {
@@ -176,6 +188,12 @@ def _container(container: ContainerSpec) -> Json:
                     }
                 )
                 for mount in container.mounts
+            ],
+            "Secrets": [
+                {"File": _file(s.file), "SecretID": s.secret_id, "SecretName": s.secret_name} for s in container.secrets
+            ],
+            "Configs": [
+                {"File": _file(c.file), "ConfigID": c.config_id, "ConfigName": c.config_name} for c in container.configs
             ],
             "StopSignal": container.stop_signal,
             "StopGracePeriod": _nanoseconds(container.stop_grace_period_seconds),

@@ -104,6 +104,8 @@ def service_pretty(service: Service, *, now: float) -> str:
                 ),
             },
         ),
+        ("Secrets", [f"{s.path}  {s.secret_name}" for s in container.secrets]),
+        ("Configs", [f"{c.path}  {c.config_name}" for c in container.configs]),
         ("Mounts", [_mount(m.target, m.source, m.type.name.lower(), m.read_only) for m in container.mounts]),
         (
             "Resources",

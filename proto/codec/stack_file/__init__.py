@@ -5,7 +5,7 @@
     merge.py          several files → one tree
     reader.py         typed access to the tree, every complaint with file:line:column
     vocabulary.py     which keys exist, and what becomes of those we do not carry out
-    service.py, deploy.py, endpoints.py   one section each → model
+    service.py, deploy.py, endpoints.py, payloads.py   one section each → model
     parse.py          all of it together: `parse_stack`
 
 Reading files and the environment is the command line's business. What the store accepts is checked by
@@ -13,5 +13,6 @@ Reading files and the environment is the command line's business. What the store
 """
 
 from pyswarm.proto.codec.stack_file.parse import StackFile, parse_stack
+from pyswarm.proto.codec.stack_file.payloads import StackData
 
-__all__ = ["StackFile", "parse_stack"]
+__all__ = ["StackData", "StackFile", "parse_stack"]

@@ -10,6 +10,7 @@ from pyswarm.proto.codec.problems import raise_if_any
 from pyswarm.proto.codec.stack_file.document import Node, Scalar, Table, failure, parse_document
 from pyswarm.proto.codec.stack_file.interpolation import Interpolation
 from pyswarm.proto.codec.stack_file.merge import merge_tables
+from pyswarm.proto.codec.stack_file.payloads import Known, StackData, known_of
 from pyswarm.proto.codec.stack_file.reader import Section
 from pyswarm.proto.codec.stack_file.service import service_of
 from pyswarm.proto.codec.stack_file.vocabulary import TOP
@@ -21,10 +22,12 @@ _STACK_NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[a-zA-Z0-9]+)*")
 
 
 class StackFile(Struct, frozen=True):
-    """The services in the files' order, and what the author should know."""
+    """The services in the files' order, the secrets and configs to create, and what the author should know."""
 
     services: tuple[ServiceSpec, ...]
     warnings: tuple[str, ...]
+    secrets: tuple[StackData, ...] = ()
+    configs: tuple[StackData, ...] = ()
 
 
 def parse_stack(files: Sequence[tuple[str, str]], *, stack: str, environment: Mapping[str, str]) -> StackFile:
@@ -45,12 +48,14 @@ def parse_stack(files: Sequence[tuple[str, str]], *, stack: str, environment: Ma
     services = top.section("services")
     if not services.table.entries:
         raise failure(services.place, "no services", "Write `services:` with at least one service.")
+    secrets = known_of(top, "secrets", stack=stack, environment=environment, warnings=warnings)
+    configs = known_of(top, "configs", stack=stack, environment=environment, warnings=warnings)
     specs = []
     for name in services.table.entries:
-        spec, said = _service(services, name, stack, environment)
+        spec, said = _service(services, name, stack, environment, secrets, configs)
         specs.append(spec)
         warnings += said
-    return StackFile(tuple(specs), tuple(interpolation.warnings + warnings))
+    return StackFile(tuple(specs), tuple(interpolation.warnings + warnings), secrets.brought, configs.brought)
 
 
 def check_stack_name(stack: str) -> None:
@@ -83,9 +88,13 @@ def _check_version(document: Table) -> None:
         )
 
 
-def _service(services: Section, name: str, stack: str, environment: Mapping[str, str]) -> tuple[ServiceSpec, list[str]]:
+def _service(
+    services: Section, name: str, stack: str, environment: Mapping[str, str], secrets: Known, configs: Known
+) -> tuple[ServiceSpec, list[str]]:
     section = services.section(name)
-    spec, warnings = service_of(section, name=name, stack=stack, environment=environment)
+    spec, warnings = service_of(
+        section, name=name, stack=stack, environment=environment, secrets=secrets, configs=configs
+    )
     try:
         raise_if_any(section.path, service_problems(spec))
     except InvalidArgument as error:

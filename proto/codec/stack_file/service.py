@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pyswarm.proto.codec.stack_file.deploy import deployment_of
 from pyswarm.proto.codec.stack_file.document import failure
 from pyswarm.proto.codec.stack_file.endpoints import mounts_of, ports_of
+from pyswarm.proto.codec.stack_file.payloads import Known, configs_used, secrets_used
 from pyswarm.proto.codec.stack_file.reader import Section
 from pyswarm.proto.codec.stack_file.vocabulary import SERVICE
 from pyswarm.proto.model.objects import STACK_LABEL
@@ -12,11 +13,18 @@ from pyswarm.proto.model.spec import ContainerSpec, EndpointSpec, ServiceSpec, T
 
 
 def service_of(
-    service: Section, *, name: str, stack: str, environment: Mapping[str, str]
+    service: Section,
+    *,
+    name: str,
+    stack: str,
+    environment: Mapping[str, str],
+    secrets: Known,
+    configs: Known,
 ) -> tuple[ServiceSpec, list[str]]:
     """Return the spec of service `name` of `stack`, and warnings. Raises InvalidStackFile.
 
-    `environment` gives values to variables that the file passes through without one.
+    `environment` gives values to variables that the file passes through without one; `secrets` and `configs` are
+    those that the file lists.
     """
     warnings: list[str] = []
     service.check_keys(SERVICE, warnings)
@@ -42,6 +50,8 @@ def service_of(
         read_only=service.flag("read_only"),
         init=service.flag("init"),
         tty=service.flag("tty"),
+        secrets=secrets_used(service, secrets, warnings),
+        configs=configs_used(service, configs, warnings),
     )
     spec = ServiceSpec(
         name=f"{stack}_{name}",

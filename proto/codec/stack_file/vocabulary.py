@@ -24,13 +24,11 @@ class Vocabulary:
 _LATER = "It is not available yet: remove it."
 
 TOP = Vocabulary(
-    frozenset({"version", "services"}),
+    frozenset({"version", "services", "secrets", "configs"}),
     ignored={"name": "the stack's name is the one on the command line"},
     refused={
         "networks": "Overlay networks are not available yet: remove them. Published ports work without.",
         "volumes": "Named volumes are not available yet: mount a directory of the node (type: bind) or a tmpfs.",
-        "secrets": _LATER,
-        "configs": _LATER,
         "include": "Give every file on the command line: -c A -c B.",
     },
 )
@@ -41,7 +39,7 @@ SERVICE = Vocabulary(
     frozenset(
         {"image", "command", "entrypoint", "environment", "labels", "deploy", "ports", "volumes", "user"}
         | {"working_dir", "hostname", "stop_signal", "stop_grace_period", "cap_add", "cap_drop", "read_only"}
-        | {"init", "tty"}
+        | {"init", "tty", "secrets", "configs"}
     ),
     ignored={
         "build": "images are pulled from a registry: build and push it first",
@@ -65,7 +63,6 @@ SERVICE = Vocabulary(
         "userns_mode": _CLUSTER,
     },
     refused={
-        "configs": _LATER,
         "cpu_quota": "Use deploy.resources.limits.cpus.",
         "cpu_shares": "Use deploy.resources.limits.cpus.",
         "cpus": "Use deploy.resources.limits.cpus.",
@@ -92,7 +89,6 @@ SERVICE = Vocabulary(
         "pull_policy": "An image is pulled when the node lacks it.",
         "runtime": _LATER,
         "scale": "Use deploy.replicas.",
-        "secrets": _LATER,
         "stdin_open": _LATER,
         "sysctls": _LATER,
         "tmpfs": "Use volumes with type: tmpfs.",
@@ -101,6 +97,19 @@ SERVICE = Vocabulary(
         "volumes_from": "Mount the same directory in both services.",
     },
 )
+
+PAYLOAD = Vocabulary(
+    frozenset({"file", "content", "environment", "external", "name", "labels"}),
+    refused={
+        "driver": "Plugins are not available: name a file.",
+        "driver_opts": "Plugins are not available: name a file.",
+        "template_driver": _LATER,
+    },
+)
+"""An entry of the top level's `secrets:` or `configs:`."""
+
+PAYLOAD_USE = Vocabulary(frozenset({"source", "target", "uid", "gid", "mode"}))
+"""A service's use of one, in its long spelling."""
 
 DEPLOY = Vocabulary(
     frozenset({"mode", "replicas", "labels", "resources", "restart_policy", "placement"})

@@ -4,11 +4,12 @@ import pytest
 from lib.builders import a_revision, a_service, a_task
 from msgspec.structs import replace
 
-from pyswarm.manager.dispatcher.assignments import assignments_of, difference
+from pyswarm.manager.dispatcher.assignments import Assignments, assignments_of, difference
 from pyswarm.manager.dispatcher.reports import Report, fold
 from pyswarm.manager.store.changes import Update
 from pyswarm.manager.store.snapshot import Snapshot
-from pyswarm.proto.model.objects import TaskStatus
+from pyswarm.proto.model.objects import Config, Secret, Service, TaskStatus
+from pyswarm.proto.model.spec import ConfigReference, ConfigSpec, ContainerSpec, SecretReference, SecretSpec
 from pyswarm.proto.model.states import TaskState
 
 WEB = a_service("web")
@@ -24,7 +25,7 @@ def test_a_node_is_told_its_own_tasks_from_the_moment_they_are_assigned():
         a_task("early", service=WEB, slot=2, state=TaskState.PENDING),
         a_task("theirs", service=WEB, slot=3, node="n2"),
     ]
-    assert set(assignments_of(seen(*tasks), "n1")) == {"mine"}
+    assert set(assignments_of(seen(*tasks), "n1").tasks) == {"mine"}
 
 
 def test_only_what_managers_decide_makes_a_difference():
@@ -33,7 +34,43 @@ def test_only_what_managers_decide_makes_a_difference():
     stopped = assignments_of(seen(a_task("t", service=WEB, node="n1", desired=TaskState.SHUTDOWN)), "n1")
     assert not difference(old, reported).update
     assert [a.task.id for a in difference(old, stopped).update] == ["t"]
-    assert difference(old, {}).remove == ("t",)
+    assert difference(old, Assignments()).remove == ("t",)
+
+
+def with_files(id: str = "web") -> Service:
+    container = ContainerSpec(
+        image="r/web:1",
+        secrets=(SecretReference("s1", "key"),),
+        configs=(ConfigReference("c1", "site"),),
+    )
+    return a_service(id, container=container)
+
+
+def files_seen(*tasks: object, service: Service) -> Snapshot:
+    payloads = [
+        Secret(id="s1", version=1, spec=SecretSpec("key", {}, b"K")),
+        Secret(id="s2", version=1, spec=SecretSpec("other", {}, b"O")),
+        Config(id="c1", version=1, spec=ConfigSpec("site", {}, b"S")),
+    ]
+    return Snapshot.of(service, a_revision(service), *payloads, *tasks, version=1)  # type: ignore[arg-type]
+
+
+def test_a_node_gets_the_secrets_and_configs_its_own_tasks_need_and_no_others():
+    web = with_files()
+    told = assignments_of(files_seen(a_task("t", service=web, node="n1"), service=web), "n1")
+    assert sorted(told.payloads) == ["c1", "s1"]
+    elsewhere = assignments_of(files_seen(a_task("t", service=web, node="n2"), service=web), "n1")
+    assert elsewhere.payloads == {}
+
+
+def test_what_a_node_no_longer_needs_is_taken_back():
+    web = with_files()
+    old = assignments_of(files_seen(a_task("t", service=web, node="n1"), service=web), "n1")
+    dead = a_task("t", service=web, node="n1", state=TaskState.FAILED, desired=TaskState.SHUTDOWN)
+    new = assignments_of(files_seen(dead, service=web), "n1")
+    changed = difference(old, new)
+    assert (changed.payloads, changed.remove_payloads) == ((), ("c1", "s1"))
+    assert [p.id for p in difference(new, old).payloads] == ["c1", "s1"]
 
 
 def one(plan):

@@ -16,7 +16,15 @@ from pyswarm.proto.codec.messages import NOT_SENT, check_match, from_message, to
 from pyswarm.proto.errors import InvalidArgument
 from pyswarm.proto.model import objects, resources, spec, states
 from pyswarm.proto.model.objects import Cluster, Node, Revision, RootCA, Service, Task
-from pyswarm.proto.model.spec import ContainerSpec, ReplicatedMode, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec
+from pyswarm.proto.model.spec import (
+    ContainerSpec,
+    ReplicatedMode,
+    RestartPolicy,
+    SecretSpec,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+)
 from pyswarm.proto.model.states import TaskState
 from pyswarm.proto.v1 import types_pb2
 
@@ -75,7 +83,7 @@ def test_enumerations_mean_the_same_by_every_number(name: str) -> None:
 
 
 def test_only_what_is_listed_stays_in_the_store() -> None:
-    assert {RootCA: {"key_pem"}, Cluster: {"blacklist"}} == NOT_SENT
+    assert {RootCA: {"key_pem"}, Cluster: {"blacklist"}, SecretSpec: {"data"}} == NOT_SENT
     sent = to_message(
         replace(a_cluster(), root_ca=RootCA(certificate_pem="C", key_pem="SECRET"), blacklist={"n9": 1.0}),
         types_pb2.Cluster,

@@ -44,7 +44,33 @@ def in_service(body: str) -> str:
         pytest.param("version: '3'\n", "1:1", "no services", id="only version"),
         pytest.param("version: 2.4\nservices: {a: {image: b}}\n", "1:10", 'version "2.4"', id="version 2"),
         pytest.param("servces: {}\n", "1:1", "unknown key servces", id="unknown at the top"),
-        pytest.param("services: {a: {image: b}}\nsecrets: {x: {}}\n", "2:1", "secrets is not supported", id="secrets"),
+        pytest.param(
+            "services: {a: {image: b}}\nsecrets: {x: {}}\n", "2:14", "secrets.x has nothing to hold", id="secrets"
+        ),
+        pytest.param(
+            "services: {a: {image: b}}\nconfigs: {x: {file: a, content: b}}\n",
+            "2:14",
+            "configs.x has both file and content",
+            id="two sources",
+        ),
+        pytest.param(
+            "services: {a: {image: b}}\nsecrets: {x: {external: true, file: a}}\n",
+            "2:37",
+            "secrets.x is external and has a file",
+            id="external with a file",
+        ),
+        pytest.param(
+            "services: {a: {image: b, secrets: [y]}}\nsecrets: {x: {file: a}}\n",
+            "1:36",
+            '"y" is not among the secrets of the file',
+            id="unlisted secret",
+        ),
+        pytest.param(
+            "services: {a: {image: b, configs: [{source: x, mode: 999}]}}\nconfigs: {x: {file: a}}\n",
+            "1:54",
+            'mode must be a file mode such as 0440, not "999"',
+            id="mode",
+        ),
         pytest.param("services: {a: {image: b}}\nvolumes: {x: }\n", "2:1", "volumes is not supported", id="volumes"),
         pytest.param("services:\n  web:\n    command: x\n", "3:5", "services.web has no image", id="no image"),
         pytest.param("services:\n  web:\n", "2:3", "services.web has no image", id="nothing"),

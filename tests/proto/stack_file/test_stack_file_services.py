@@ -9,6 +9,7 @@ from pyswarm.proto.codec.stack_file import StackFile, parse_stack
 from pyswarm.proto.model.objects import STACK_LABEL
 from pyswarm.proto.model.spec import (
     ContainerSpec,
+    FileTarget,
     GlobalJob,
     GlobalMode,
     Mount,
@@ -16,6 +17,7 @@ from pyswarm.proto.model.spec import (
     ReplicatedJob,
     ReplicatedMode,
     RestartPolicy,
+    SecretReference,
     ServiceMode,
     ServiceSpec,
     UpdateConfig,
@@ -188,6 +190,37 @@ def test_jobs_are_modes_of_a_service() -> None:
     mode = service("deploy: {mode: replicated-job, replicas: 3}").mode
     assert mode == ServiceMode(replicated_job=ReplicatedJob(max_concurrent=3, total_completions=3))
     assert service("deploy: {mode: global-job}").mode == ServiceMode(global_job=GlobalJob())
+
+
+def test_secrets_and_configs_are_named_after_the_stack_and_called_as_in_the_file() -> None:
+    parsed = parse(
+        """
+services:
+  web:
+    image: web:1
+    secrets: [key, {source: cert, target: /etc/tls/cert.pem, uid: "5", gid: "6", mode: 0400}]
+    configs: [site, shared]
+secrets:
+  key: {file: ./key.txt}
+  cert: {environment: CERT}
+configs:
+  site: {content: hello, labels: {a: b}}
+  shared: {external: true, name: shared-v2}
+""",
+        environment={"CERT": "pem"},
+    )
+    container = parsed.services[0].task_template.container_spec
+    assert container.secrets == (
+        SecretReference(secret_name="s_key", file=FileTarget(name="key")),
+        SecretReference(secret_name="s_cert", file=FileTarget("/etc/tls/cert.pem", "5", "6", 0o400)),
+    )
+    assert [(c.config_name, c.path) for c in container.configs] == [("s_site", "/site"), ("shared-v2", "/shared")]
+    assert [(s.name, s.file, s.content) for s in parsed.secrets] == [
+        ("s_key", "./key.txt", None),
+        ("s_cert", "", b"pem"),
+    ]
+    (site,) = parsed.configs
+    assert (site.name, site.content, site.labels) == ("s_site", b"hello", {"a": "b", STACK_LABEL: "s"})
 
 
 def test_a_global_service_has_no_replicas() -> None:

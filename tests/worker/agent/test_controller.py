@@ -16,6 +16,7 @@ from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.worker.agent import controller as module
 from pyswarm.worker.agent.controller import TaskController
 from pyswarm.worker.agent.journal import Accepted, Journal
+from pyswarm.worker.secrets.files import SecretFiles
 
 WEB = a_service("web")
 
@@ -25,6 +26,7 @@ class Driven:
 
     def __init__(self, directory: Path) -> None:
         self.runtime, self.network, self.journal = FakeRuntime(), FakeNetwork(), Journal(directory)
+        self.secrets = SecretFiles(directory / "secrets")
         self.reports: list[TaskStatus] = []
         self._reported = asyncio.Condition()
         task = a_task("t1", service=WEB, node="n1", state=TaskState.ASSIGNED)
@@ -37,6 +39,7 @@ class Driven:
             self.accepted,
             runtime=self.runtime,
             network=self.network,  # type: ignore[arg-type]
+            secrets=self.secrets,
             journal=self.journal,
             report=self._report,
             clock=FakeClock(),
