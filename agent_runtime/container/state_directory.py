@@ -77,7 +77,9 @@ class StateDirectory:
         (aside / "config.pb").write_bytes(record.config.SerializeToString())
         (aside / "container.json").write_bytes(msgspec.json.encode(record.created))
         for name in ("upper", "work", "rootfs", "log"):
-            (aside / name).mkdir(mode=0o755)
+            (aside / name).mkdir()
+            # The upper layer's mode is that of the container's /: the daemon's umask must not shut users out of it.
+            (aside / name).chmod(0o755)
         for name in ("stdout", "stderr"):
             os.mkfifo(aside / name, 0o600)
         aside.rename(self.path(record.id))

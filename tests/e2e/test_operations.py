@@ -95,6 +95,41 @@ def test_a_job_runs_to_completion_and_a_failing_one_says_so(web: Cluster):
     web.pyswarm("service", "rm", "sums", "broken")
 
 
+STACK_WITH_FILES = f"""
+services:
+  reader:
+    image: {REGISTRY}/web:1
+    entrypoint: [/bin/sh, -c, "stat -c '%n %u %a' /run/secrets/key; cat /run/secrets/key /etc/site.conf; sleep 600"]
+    user: "7"
+    secrets: [{{source: key, uid: "7", mode: 0400}}]
+    configs: [{{source: site, target: /etc/site.conf}}]
+secrets:
+  key: {{file: ./key.txt}}
+configs:
+  site: {{content: "site content\\n"}}
+"""
+
+
+def test_tasks_see_the_secrets_and_configs_of_their_stack_and_no_disk_does(web: Cluster):
+    m1 = web.lab.host("m1")
+    m1.run("sh", "-c", f"mkdir -p /tmp/files && cat >/tmp/files/stack.yaml <<'E'\n{STACK_WITH_FILES}\nE")
+    m1.run("sh", "-c", "echo hunter2-is-my-secret >/tmp/files/key.txt")
+    web.pyswarm("stack", "deploy", "-c", "/tmp/files/stack.yaml", "files", on="m1")
+    web.until(lambda: "site content" in web.pyswarm("service", "logs", "files_reader"), "the files to be read", 20)
+    said = web.pyswarm("service", "logs", "--raw", "files_reader").splitlines()
+    assert said == ["/run/secrets/key 7 400", "hunter2-is-my-secret", "site content"]
+    (replica,) = web.running("files_reader")
+    m1.run("rm", "-r", "/tmp/files")
+    for host in web.lab.hosts:
+        where = web.lab.host(host).state
+        found = m1.run("grep", "-rl", "hunter2-is-my-secret", f"{where}/var", check=False).stdout.splitlines()
+        # Its output is in the task's log, which is where the container wrote it, and nowhere else.
+        assert len(found) == (1 if host == replica.host else 0), (host, found)
+    assert "in use by the following services: files_reader" in web.refused("secret", "rm", "files_key", on="m1")
+    web.pyswarm("stack", "rm", "files")
+    assert web.pyswarm("secret", "ls", "-q") == ""
+
+
 def test_a_stack_is_listed_and_removed_whole(web: Cluster):
     (stack,) = records(web.pyswarm("stack", "ls", "--format", "json"))
     assert stack["Name"] == "web"

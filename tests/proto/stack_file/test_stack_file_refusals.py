@@ -66,9 +66,9 @@ def in_service(body: str) -> str:
             id="unlisted secret",
         ),
         pytest.param(
-            "services: {a: {image: b, configs: [{source: x, mode: 999}]}}\nconfigs: {x: {file: a}}\n",
+            "services: {a: {image: b, configs: [{source: x, mode: 9999}]}}\nconfigs: {x: {file: a}}\n",
             "1:54",
-            'mode must be a file mode such as 0440, not "999"',
+            'mode must be a file mode such as 0440, not "9999"',
             id="mode",
         ),
         pytest.param("services: {a: {image: b}}\nvolumes: {x: }\n", "2:1", "volumes is not supported", id="volumes"),
