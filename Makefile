@@ -47,6 +47,12 @@ lint: build
 	@mypy
 	@lint-imports --no-cache
 
+# --- benchmarks: each prints a table, and as its last line one JSON object of named figures
+
+.PHONY: bench-scheduler
+bench-scheduler: build
+	@$(PY) tests/bench/scheduler.py $(OPTIONS)
+
 .PHONY: lock
 lock: build
 	@$(PY) -m pip install --quiet pip-tools

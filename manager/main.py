@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 log = logging.get_logger(__name__)
 
 
+COLLECTOR_THRESHOLDS = (50_000, 50, 100)
+"""Measured with tests/bench/scheduler.py: 100,000 placements take half the time they take with Python's own."""
+
+
 def main() -> None:
     """Entry point of `pyswarm-manager`."""
     parser = argparse.ArgumentParser(description="the manager daemon; pyswarmd starts it on managers")
@@ -35,8 +39,10 @@ def main() -> None:
     core_log.install()
     from pyswarm.manager.daemon import ManagerDaemon
 
-    # What was imported stays for ever: keep the collector from walking it.
+    # What was imported stays for ever: keep the collector from walking it. What the store holds has no cycles; with the
+    # collector's own thresholds it would be walked over and over while thousands of tasks are written.
     gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
     try:
         config = load_config(NodePaths.from_environment(arguments.root))
         logging.configure(component="manager", level=config.log_level)

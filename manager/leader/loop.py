@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from pyswarm.manager.leader.placing import Placing
 from pyswarm.manager.leader.roles import change_role, next_role_change
 from pyswarm.manager.orchestrator.reaper import reap
 from pyswarm.manager.orchestrator.reconcile import reconcile
 from pyswarm.manager.raft.port import Consensus
-from pyswarm.manager.scheduler.schedule import schedule
 from pyswarm.manager.store.changes import Change, Plan
 from pyswarm.manager.store.conflict import Conflict
 from pyswarm.manager.store.snapshot import Snapshot
@@ -25,7 +25,6 @@ from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import NotLeader, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import Node, Revision, Service, Task
-from pyswarm.proto.model.states import TaskState
 
 log = get_logger(__name__)
 
@@ -41,43 +40,28 @@ class _Dirty:
     """What must be looked at, and when something must be looked at by itself."""
 
     services: set[str] = field(default_factory=set)
-    pending: bool = False
     roles: bool = False
-    waiting: set[str] = field(default_factory=set)
-    """Ids of the tasks that wait for a node: kept up by events, so that placing them scans nothing else."""
     moments: dict[str, float] = field(default_factory=dict)
 
     def everything(self, seen: Snapshot) -> None:
         self.services |= {s.id for s in seen.services()} | {t.service_id for t in seen.tasks()}
         self.services |= {r.service_id for r in seen.revisions()}
-        self.waiting = {t.id for t in seen.tasks() if t.state is TaskState.PENDING}
-        self.pending = self.roles = True
+        self.roles = True
 
     def after(self, commit: Commit) -> None:
         for event in commit.events:
             subject = event.object
             if isinstance(subject, Service):
                 self.services.add(subject.id)
-            elif isinstance(subject, Task):
-                self.services.add(subject.service_id)
-                self._after_task(subject, is_gone=event.action == "delete")
-            elif isinstance(subject, Revision):
+            elif isinstance(subject, Task | Revision):
                 self.services.add(subject.service_id)
             elif isinstance(subject, Node):
                 self._after_node(subject, event.old, commit.snapshot)
 
-    def _after_task(self, task: Task, *, is_gone: bool) -> None:
-        if task.state is TaskState.PENDING and not is_gone:
-            self.waiting.add(task.id)
-        else:
-            self.waiting.discard(task.id)
-        # A task that ended or was deleted frees what another waits for.
-        self.pending |= task.id in self.waiting or task.state.is_terminal or is_gone
-
     def _after_node(self, node: Node, old: object, seen: Snapshot) -> None:
         if isinstance(old, Node) and _as_placement_sees(old) == _as_placement_sees(node):
             return
-        self.roles = self.pending = True
+        self.roles = True
         self.services |= {task.service_id for task in seen.tasks_of_node(node.id)}
         self.services |= {s.id for s in seen.services() if s.spec.mode.is_per_node}
 
@@ -90,7 +74,7 @@ class _Dirty:
         return min(self.moments.values(), default=None)
 
     def __bool__(self) -> bool:
-        return bool(self.services) or self.pending or self.roles
+        return bool(self.services) or self.roles
 
 
 def _as_placement_sees(node: Node) -> tuple[object, ...]:
@@ -98,7 +82,7 @@ def _as_placement_sees(node: Node) -> tuple[object, ...]:
 
 
 class LeaderLoop:
-    """Reconciles, schedules and reaps while this manager leads."""
+    """Reconciles and reaps while this manager leads. Placing tasks is placing.py's."""
 
     def __init__(self, *, store: Store, writer: Writer, clock: Clock, entropy: Entropy, consensus: Consensus) -> None:
         self._store = store
@@ -143,9 +127,6 @@ class LeaderLoop:
         services, dirty.services = sorted(dirty.services), set()
         for service_id in services:
             await self._write(partial(self._about_service, service_id=service_id, dirty=dirty), dirty, service_id)
-        if dirty.pending:
-            dirty.pending = False
-            await self._write(lambda seen: self._about_pending(seen, dirty), dirty, None)
         if dirty.roles:
             dirty.roles = False
             await self._about_roles(dirty)
@@ -160,10 +141,6 @@ class LeaderLoop:
             dirty.moments[service_id] = plan.look_again_at
         return plan if plan.changes else reap(seen, service_id, now=now)
 
-    def _about_pending(self, seen: Snapshot, dirty: _Dirty) -> Plan:
-        waiting = [task for id in sorted(dirty.waiting) if (task := seen.task(id)) is not None]
-        return schedule(seen, waiting, now=self._clock.now())
-
     async def _about_roles(self, dirty: _Dirty) -> None:
         node = next_role_change(self._store.view)
         if node is None:
@@ -175,7 +152,7 @@ class LeaderLoop:
             await asyncio.sleep(RETRY_SECONDS)
         dirty.roles = True
 
-    async def _write(self, decide: Callable[[Snapshot], Plan], dirty: _Dirty, service_id: str | None) -> None:
+    async def _write(self, decide: Callable[[Snapshot], Plan], dirty: _Dirty, service_id: str) -> None:
         plan = decide(self._store.view)
         for part in _parts(plan.changes):
             try:
@@ -183,13 +160,10 @@ class LeaderLoop:
             except Conflict as conflict:
                 # The world moved while we decided: its event is on the way, but ours must not get lost.
                 log.debug("decision overtaken", kind=conflict.kind, id=conflict.id)
-                if service_id is not None:
-                    dirty.services.add(service_id)
-                else:
-                    dirty.pending = True
+                dirty.services.add(service_id)
                 return
         if plan.changes and plan.why:
-            log.info("decided", service=service_id or "-", changes=len(plan.changes), why=plan.why[:300])
+            log.info("decided", service=service_id, changes=len(plan.changes), why=plan.why[:300])
 
 
 def _parts(changes: tuple[Change, ...]) -> Iterable[tuple[Change, ...]]:
@@ -208,8 +182,10 @@ async def lead(
 ) -> None:
     """Run everything that lives while this manager leads, until cancelled; `also` are further loops."""
     loop = LeaderLoop(store=store, writer=writer, clock=clock, entropy=entropy, consensus=consensus)
+    placing = Placing(store=store, writer=writer, clock=clock)
     async with asyncio.TaskGroup() as group:
         group.create_task(loop.run(), name="leader-loop")
+        group.create_task(placing.run(), name="placing")
         for run in also:
             group.create_task(_until_cancelled(run), name="leader-part")
 

@@ -59,12 +59,15 @@ def may_move(at: TaskState, to: TaskState, by: Actor) -> bool:
     return by is Actor.REAPER or OWNER[at] is by
 
 
-def observe(task: Task, status: TaskStatus, *, by: Actor) -> Task:
-    """Return the task with a new observed status. Raises AssertionError for a move the table does not give to `by`."""
+def observe(task: Task, status: TaskStatus, *, by: Actor, node_id: str | None = None) -> Task:
+    """Return the task with a new observed status, and on a node when one is given.
+
+    Raises AssertionError for a move the table does not give to `by`.
+    """
     assert may_move(task.state, status.state, by), (
         f"{by.value} may not move task {task.id} from {task.state.name} to {status.state.name}"
     )
-    return replace(task, status=status)
+    return replace(task, status=status) if node_id is None else replace(task, status=status, node_id=node_id)
 
 
 def desire(task: Task, state: TaskState) -> Task:

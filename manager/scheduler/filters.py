@@ -1,6 +1,8 @@
 """Which nodes can take a task, and in which words the others cannot (pure).
 
-Each filter answers for one reason. The first one that refuses a node names it in the explanation.
+Each filter answers for one reason. The first one that refuses a node names it in the explanation. What only a change
+of the node itself can alter (`FIXED`) is judged once for all tasks that ask for the same; the rest changes
+with every task that is placed (`has_room`).
 """
 
 from collections import Counter
@@ -8,26 +10,26 @@ from collections.abc import Callable
 
 from pyswarm.manager.orchestrator.placement import normal_architecture, satisfies
 from pyswarm.manager.scheduler.nodes import NodeInfo, host_ports
-from pyswarm.proto.model.objects import Revision, Task
+from pyswarm.proto.model.objects import Revision
 from pyswarm.proto.model.states import Availability, NodeState
 
-Filter = Callable[[NodeInfo, Task, Revision], bool]
+Filter = Callable[[NodeInfo, Revision], bool]
 
 
-def _ready(info: NodeInfo, task: Task, revision: Revision) -> bool:
+def _ready(info: NodeInfo, revision: Revision) -> bool:
     return info.node.status.state is NodeState.READY and info.node.spec.availability is Availability.ACTIVE
 
 
-def _resources(info: NodeInfo, task: Task, revision: Revision) -> bool:
+def _resources(info: NodeInfo, revision: Revision) -> bool:
     wanted, free = revision.task_template.resources.reservations, info.free
     return wanted.nano_cpus <= max(0, free.nano_cpus) and wanted.memory_bytes <= max(0, free.memory_bytes)
 
 
-def _constraints(info: NodeInfo, task: Task, revision: Revision) -> bool:
+def _constraints(info: NodeInfo, revision: Revision) -> bool:
     return satisfies(info.node, revision.task_template.placement.constraints)
 
 
-def _platform(info: NodeInfo, task: Task, revision: Revision) -> bool:
+def _platform(info: NodeInfo, revision: Revision) -> bool:
     platforms = revision.task_template.placement.platforms
     here = info.node.description.platform
     return not platforms or any(
@@ -37,28 +39,41 @@ def _platform(info: NodeInfo, task: Task, revision: Revision) -> bool:
     )
 
 
-def _host_port(info: NodeInfo, task: Task, revision: Revision) -> bool:
-    return not (host_ports(revision.ports) & info.host_ports)
+def _host_port(info: NodeInfo, revision: Revision) -> bool:
+    return not revision.ports or not any(map(info.uses, host_ports(revision.ports)))
 
 
-def _max_replicas(info: NodeInfo, task: Task, revision: Revision) -> bool:
+def _max_replicas(info: NodeInfo, revision: Revision) -> bool:
     limit = revision.task_template.placement.max_replicas
-    return not limit or info.tasks_of_service[task.service_id] < limit
+    return not limit or info.tasks_of_service[revision.service_id] < limit
 
 
-FILTERS: tuple[tuple[str, Filter], ...] = (
-    ("not available for new tasks", _ready),
-    ("insufficient resources", _resources),
-    ("scheduling constraints not satisfied", _constraints),
-    ("unsupported platform", _platform),
-    ("host-mode port already in use", _host_port),
-    ("max replicas per node limit exceed", _max_replicas),
-)
+READY = ("not available for new tasks", _ready)
+RESOURCES = ("insufficient resources", _resources)
+CONSTRAINTS = ("scheduling constraints not satisfied", _constraints)
+PLATFORM = ("unsupported platform", _platform)
+HOST_PORT = ("host-mode port already in use", _host_port)
+MAX_REPLICAS = ("max replicas per node limit exceed", _max_replicas)
+
+ALL: tuple[tuple[str, Filter], ...] = (READY, RESOURCES, CONSTRAINTS, PLATFORM, HOST_PORT, MAX_REPLICAS)
+"""In the order in which they are asked for a reason."""
+
+FIXED = (READY, CONSTRAINTS, PLATFORM)
 
 
-def refusal(info: NodeInfo, task: Task, revision: Revision) -> str:
-    """Return why a node cannot take a task, or "" when it can."""
-    return next((reason for reason, admits in FILTERS if not admits(info, task, revision)), "")
+def refusal(info: NodeInfo, revision: Revision) -> str:
+    """Return why a node cannot take a task of this revision, or "" when it can."""
+    return next((reason for reason, admits in ALL if not admits(info, revision)), "")
+
+
+def admits_by_nature(info: NodeInfo, revision: Revision) -> bool:
+    """Whether a node can take such a task as long as it has room."""
+    return all(admits(info, revision) for _, admits in FIXED)
+
+
+def has_room(info: NodeInfo, revision: Revision) -> bool:
+    """Whether a node that can take such a task has room for another one: the filters that are not `FIXED`."""
+    return _resources(info, revision) and _host_port(info, revision) and _max_replicas(info, revision)
 
 
 def explain(refusals: Counter[str]) -> str:

@@ -1,36 +1,43 @@
-"""Choose a node for every task that waits for one (pure).
+"""Choose a node for every task that waits for one (pure but for the `NodeTable` it books in).
 
-Tasks of one service revision are placed as a group: the nodes are filtered once, kept in a heap by rank, and each
-task takes the best and puts it back, so a decision costs the logarithm of the number of nodes. With preferences, each
-task goes to the emptiest branch of the label values first (spread), then to the best node there.
+Tasks of one service revision are placed as a group. To a service all nodes are equal but for how full they are, except
+the few where it runs or failed already: so the best node is the emptiest of the others, kept in a heap which all
+services with the same constraints share, or else the best of those few. A decision costs the logarithm of the number
+of nodes, however many services there are. With spread preferences the group's nodes are walked over once (spread.py).
 """
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
-
-from msgspec.structs import replace
+from collections.abc import Iterable, Iterator, Sequence
 
 from pyswarm.manager.orchestrator.moves import Actor, observe
-from pyswarm.manager.scheduler.filters import explain, refusal
-from pyswarm.manager.scheduler.nodes import NodeInfo, node_infos
+from pyswarm.manager.scheduler.filters import admits_by_nature, explain, has_room, refusal
+from pyswarm.manager.scheduler.nodes import NodeTable, Rank
+from pyswarm.manager.scheduler.spread import place_spread
 from pyswarm.manager.store.changes import Change, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.model.objects import Revision, Task, TaskStatus
 from pyswarm.proto.model.states import TaskState
 
-Branch = tuple[str, ...]
+Placed = tuple[Task, str, str]
+"""A task, the id of its node or "", and why it has none."""
 
 
-def schedule(seen: Snapshot, waiting: Iterable[Task], *, now: float) -> Plan:
-    """Assign the `waiting` tasks (PENDING and wanted) to nodes; those that fit nowhere are told why."""
+def schedule(seen: Snapshot, waiting: Iterable[Task], *, now: float, table: NodeTable | None = None) -> Plan:
+    """Assign the `waiting` tasks (PENDING and wanted) to nodes; those that fit nowhere are told why.
+
+    `table` is what is known of the nodes (made from `seen` when it is not given); decisions are booked in it.
+    """
     groups: dict[str, list[Task]] = {}
     for task in waiting:
         if task.state is TaskState.PENDING and task.is_wanted:
             groups.setdefault(task.revision_id, []).append(task)
     if not groups:
         return Plan()
-    infos = node_infos(seen, now=now)
+    table = NodeTable(seen) if table is None else table
+    full: dict[object, str] = {}
+    # One for all of them: they differ in nothing.
+    assigned = TaskStatus(state=TaskState.ASSIGNED, timestamp=now, message="assigned to a node")
     changes: list[Change] = []
     # Tasks bound to a node (global services) have no choice, so they come first.
     ordered = sorted(groups.items(), key=lambda item: (not item[1][0].node_id, item[0]))
@@ -38,83 +45,108 @@ def schedule(seen: Snapshot, waiting: Iterable[Task], *, now: float) -> Plan:
         revision = seen.revision(revision_id)
         if revision is None:
             continue  # the service is being removed: its tasks go with it
-        tasks.sort(key=lambda t: (t.slot, t.node_id, t.id))
-        for task, node_id, why_not in _place(tasks, revision, infos):
-            moved = _assigned(task, node_id, now) if node_id else _refused(task, why_not, now)
-            if moved != task:
-                changes.append(Update(moved))
+        if len(tasks) > 1:
+            tasks.sort(key=lambda t: (t.slot, t.node_id, t.id))
+        for task, node_id, why_not in _placed(tasks, revision, table, now, full):
+            if node_id:
+                changes.append(Update(observe(task, assigned, by=Actor.SCHEDULER, node_id=node_id)))
+            elif task.status.err != why_not:
+                changes.append(Update(_refused(task, why_not, now)))
     return Plan(tuple(changes), why=f"placing {sum(map(len, groups.values()))} tasks")
 
 
-def _place(tasks: list[Task], revision: Revision, infos: Mapping[str, NodeInfo]) -> Iterable[tuple[Task, str, str]]:
-    """Yield (task, node id or "", why not) and book each decision."""
+def _placed(
+    tasks: Sequence[Task], revision: Revision, table: NodeTable, now: float, full: dict[object, str]
+) -> Iterable[Placed]:
+    """Return (task, node id or "", why not) for each task, and book each decision.
+
+    `full` remembers, for one call of `schedule`, what nothing is left for: nodes only fill up meanwhile.
+    """
     if tasks[0].node_id:
-        yield from _check_bound(tasks, revision, infos)
-        return
-    first = tasks[0]
-    preferences = revision.task_template.placement.preferences
-    refusals: Counter[str] = Counter()
-    branches: dict[Branch, list[tuple[tuple[bool, int, int, str], str]]] = {}
-    load: Counter[Branch] = Counter()
-    for info in infos.values():
-        branch = tuple(_label(info, key) for key in preferences)
-        for depth in range(1, len(branch) + 1):
-            load[branch[:depth]] += info.tasks_of_service[first.service_id]
-        why_not = refusal(info, first, revision)
-        if why_not:
-            refusals[why_not] += 1
-        else:
-            rank = info.rank(first.service_id, revision.id)
-            branches.setdefault(branch, []).append((rank, info.node.id))
-    for heap in branches.values():
-        heapq.heapify(heap)
-    for task in tasks:
-        node_id = ""
-        while branches and not node_id:
-            branch = min(branches, key=lambda b: ([load[b[:d]] for d in range(1, len(b) + 1)], b))
-            heap = branches[branch]
-            _, best = heapq.heappop(heap)
-            info = infos[best]
-            # Its last task may have filled it up.
-            why_not = refusal(info, task, revision)
-            if why_not:
-                refusals[why_not] += 1
-            else:
-                info.take(task, revision)
-                node_id = best
-                heapq.heappush(heap, (info.rank(task.service_id, revision.id), best))
-                for depth in range(1, len(branch) + 1):
-                    load[branch[:depth]] += 1
-            if not heap:
-                del branches[branch]
-        yield task, node_id, "" if node_id else explain(refusals)
+        return _check_bound(tasks, revision, table)
+    if revision.task_template.placement.preferences:
+        return place_spread(tasks, revision, table, now)
+    return _place(tasks, revision, table, now, full)
 
 
-def _check_bound(
-    tasks: list[Task], revision: Revision, infos: Mapping[str, NodeInfo]
-) -> Iterable[tuple[Task, str, str]]:
+def _check_bound(tasks: Sequence[Task], revision: Revision, table: NodeTable) -> Iterator[Placed]:
     for task in tasks:
-        info = infos.get(task.node_id)
-        why_not = refusal(info, task, revision) if info is not None else "its node was removed"
-        if info is not None and not why_not:
-            info.take(task, revision)
+        info = table.infos.get(task.node_id)
+        why_not = refusal(info, revision) if info is not None else "its node was removed"
+        if not why_not:
+            table.book(task, task.node_id, revision)
         yield task, "" if why_not else task.node_id, explain(Counter({why_not: 1})) if why_not else ""
 
 
-def _label(info: NodeInfo, key: str) -> str:
-    """The value of a label, the empty string being a branch of its own."""
-    if key.startswith("engine.labels."):
-        return info.node.description.engine_labels.get(key.removeprefix("engine.labels."), "")
-    return info.node.spec.labels.get(key.removeprefix("node.labels."), "")
+def _place(
+    tasks: Sequence[Task], revision: Revision, table: NodeTable, now: float, full: dict[object, str]
+) -> list[Placed]:
+    placement, service_id = revision.task_template.placement, revision.service_id
+    nature = (placement.constraints, placement.platforms)
+    wants = (nature, revision.task_template.resources.reservations, revision.ports, placement.max_replicas)
+    if not placement.max_replicas and (why_not := full.get(wants)):
+        return [(task, "", why_not) for task in tasks]
+    pool = table.pool(nature, lambda info: admits_by_nature(info, revision))
+    apart = {*table.nodes_of_service.get(service_id, ()), *table.failing_nodes(revision.id, now)}
+    known = _known(apart, revision, table, now)
+    aside: list[str] = []
+    placed: list[Placed] = []
+    for number, task in enumerate(tasks):
+        node_id = _best(pool, known, apart, aside, revision, table, now)
+        if not node_id:
+            why_not = full[wants] = explain(Counter(refusal(info, revision) for info in table.infos.values()))
+            placed += [(left, "", why_not) for left in tasks[number:]]
+            break
+        table.book(task, node_id, revision)
+        placed.append((task, node_id, ""))
+        if number + 1 < len(tasks):
+            apart.add(node_id)
+            heapq.heappush(known, table.infos[node_id].rank(service_id, revision.id, now))
+    for id in aside:
+        heapq.heappush(pool, (table.infos[id].tasks_total, id))
+    return placed
 
 
-def _assigned(task: Task, node_id: str, now: float) -> Task:
-    status = TaskStatus(state=TaskState.ASSIGNED, timestamp=now, message="assigned to a node")
-    return observe(replace(task, node_id=node_id), status, by=Actor.SCHEDULER)
+def _known(apart: Iterable[str], revision: Revision, table: NodeTable, now: float) -> list[Rank]:
+    """Return a heap of the nodes that are not like the others to this service, by rank."""
+    infos = (info for id in apart if (info := table.infos.get(id)) is not None)
+    ranks = [i.rank(revision.service_id, revision.id, now) for i in infos if admits_by_nature(i, revision)]
+    heapq.heapify(ranks)
+    return ranks
+
+
+def _best(
+    pool: list[tuple[int, str]],
+    known: list[Rank],
+    apart: set[str],
+    aside: list[str],
+    revision: Revision,
+    table: NodeTable,
+    now: float,
+) -> str:
+    """Return the best node with room, "" when there is none. Nodes taken from the pool go to `aside`."""
+    while pool:
+        total, id = pool[0]
+        info = table.infos[id]
+        if total != info.tasks_total:
+            # It took tasks since: let it find its new place.
+            heapq.heapreplace(pool, (info.tasks_total, id))
+            continue
+        heapq.heappop(pool)
+        aside.append(id)
+        if id not in apart and has_room(info, revision):
+            return id
+    while known:
+        rank = heapq.heappop(known)
+        info = table.infos[rank[3]]
+        fresh = info.rank(revision.service_id, revision.id, now)
+        if fresh != rank:
+            heapq.heappush(known, fresh)
+        elif has_room(info, revision):
+            return info.node.id
+    return ""
 
 
 def _refused(task: Task, why_not: str, now: float) -> Task:
-    if task.status.err == why_not:
-        return task
     status = TaskStatus(state=TaskState.PENDING, timestamp=now, message="waiting for a node", err=why_not)
     return observe(task, status, by=Actor.SCHEDULER)

@@ -5,7 +5,7 @@ cannot be surprised. Everything iterates in a fixed order. Writing is transition
 changes watch.py's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from immutables import Map
@@ -115,16 +115,16 @@ class Snapshot:
 
     def tasks_of_service(self, service_id: str) -> tuple[Task, ...]:
         """Return the service's tasks, dead ones included, by slot, then age, then id."""
-        return _in_slot_order(self.tables.tasks_by_service.get(service_id))
+        return self._in_slot_order(self.tables.tasks_by_service.get(service_id))
 
     def tasks_of_node(self, node_id: str) -> tuple[Task, ...]:
         """Return the tasks assigned to the node, dead ones included, by slot, then age, then id."""
-        return _in_slot_order(self.tables.tasks_by_node.get(node_id))
+        return self._in_slot_order(self.tables.tasks_by_node.get(node_id))
 
     def revisions_of_service(self, service_id: str) -> tuple[Revision, ...]:
         """Return the service's revisions, oldest first."""
-        found = self.tables.revisions_by_service.get(service_id)
-        return tuple(sorted(found.values(), key=lambda r: (r.spec_version, r.id))) if found is not None else ()
+        ids, revisions = self.tables.revisions_by_service.get(service_id, ()), self.tables.revisions
+        return tuple(sorted((revisions[id] for id in ids), key=lambda r: (r.spec_version, r.id)))
 
     def revision_of(self, task: Task) -> Revision | None:
         """Return the spec the task was made from; None when it has been reaped."""
@@ -134,6 +134,12 @@ class Snapshot:
         """Return the service of exactly this name; case does not count."""
         id = self.tables.service_ids.get(name_key(name))
         return self.tables.services.get(id) if id is not None else None
+
+    def _in_slot_order(self, ids: Iterable[str] | None) -> tuple[Task, ...]:
+        if ids is None:
+            return ()
+        tasks = self.tables.tasks
+        return tuple(sorted((tasks[id] for id in ids), key=lambda t: (t.slot, t.created_at, t.id)))
 
     def with_changes(self, changes: Sequence[Change], *, version: int) -> "Snapshot":
         """Return the view after `changes`; the objects written get `version`.
@@ -155,9 +161,3 @@ class Snapshot:
 
 def _by_id(objects: Map[str, T]) -> Iterator[T]:
     return (objects[id] for id in sorted(objects))
-
-
-def _in_slot_order(tasks: Map[str, Task] | None) -> tuple[Task, ...]:
-    if tasks is None:
-        return ()
-    return tuple(sorted(tasks.values(), key=lambda t: (t.slot, t.created_at, t.id)))

@@ -5,14 +5,12 @@ the objects it touches, never as much as the store; it keeps the indexes true to
 nothing else (transition.py does). Maps iterate in an order that depends on the process: readers sort.
 """
 
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from immutables import Map, MapMutation
 
 from pyswarm.manager.store.changes import Kind
 from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
-
-T = TypeVar("T")
 
 _KINDS: dict[type[Object], Kind] = {
     Cluster: "cluster",
@@ -38,17 +36,21 @@ def name_key(name: str) -> str:
     return name.casefold()
 
 
+Group = Map[str, None]
+"""Ids of objects that belong together, and not the objects: most writes change an object, few where it belongs."""
+
+
 class Tables(NamedTuple):
-    """Objects by id; tasks and revisions once more by what they belong to; ids of what has a name by its name key."""
+    """Objects by id; ids of tasks and revisions by what they belong to, and of what has a name by its name key."""
 
     clusters: Map[str, Cluster] = Map()
     nodes: Map[str, Node] = Map()
     services: Map[str, Service] = Map()
     revisions: Map[str, Revision] = Map()
     tasks: Map[str, Task] = Map()
-    tasks_by_service: Map[str, Map[str, Task]] = Map()
-    tasks_by_node: Map[str, Map[str, Task]] = Map()
-    revisions_by_service: Map[str, Map[str, Revision]] = Map()
+    tasks_by_service: Map[str, Group] = Map()
+    tasks_by_node: Map[str, Group] = Map()
+    revisions_by_service: Map[str, Group] = Map()
     service_ids: Map[str, str] = Map()
     secrets: Map[str, Secret] = Map()
     configs: Map[str, Config] = Map()
@@ -100,24 +102,20 @@ class Draft:
     def put(self, object: Object, old: Object | None) -> None:
         """Store `object` in place of `old`, which is what the draft holds under its id."""
         if isinstance(object, Task):
-            if isinstance(old, Task):
-                if old.service_id != object.service_id:
-                    self._tasks_by_service.remove(old.service_id, old.id)
-                if old.node_id != object.node_id:
-                    self._tasks_by_node.remove(old.node_id, old.id)
+            before = old if isinstance(old, Task) else None
             self._tasks[object.id] = object
-            self._tasks_by_service.add(object.service_id, object.id, object)
-            self._tasks_by_node.add(object.node_id, object.id, object)
+            self._tasks_by_service.move(object.id, before.service_id if before else "", object.service_id)
+            self._tasks_by_node.move(object.id, before.node_id if before else "", object.node_id)
         elif isinstance(object, Node):
             self._nodes[object.id] = object
         elif isinstance(object, Service):
             self._services[object.id] = object
             _rename(self._service_ids, old, object)
         elif isinstance(object, Revision):
-            if isinstance(old, Revision) and old.service_id != object.service_id:
-                self._revisions_by_service.remove(old.service_id, old.id)
             self._revisions[object.id] = object
-            self._revisions_by_service.add(object.service_id, object.id, object)
+            self._revisions_by_service.move(
+                object.id, old.service_id if isinstance(old, Revision) else "", object.service_id
+            )
         elif isinstance(object, Secret):
             self._secrets[object.id] = object
             _rename(self._secret_ids, old, object)
@@ -131,8 +129,8 @@ class Draft:
         """Forget `old`, which is what the draft holds under its id."""
         if isinstance(old, Task):
             del self._tasks[old.id]
-            self._tasks_by_service.remove(old.service_id, old.id)
-            self._tasks_by_node.remove(old.node_id, old.id)
+            self._tasks_by_service.move(old.id, old.service_id, "")
+            self._tasks_by_node.move(old.id, old.node_id, "")
         elif isinstance(old, Node):
             del self._nodes[old.id]
         elif isinstance(old, Service):
@@ -140,7 +138,7 @@ class Draft:
             _rename(self._service_ids, old, None)
         elif isinstance(old, Revision):
             del self._revisions[old.id]
-            self._revisions_by_service.remove(old.service_id, old.id)
+            self._revisions_by_service.move(old.id, old.service_id, "")
         elif isinstance(old, Secret):
             del self._secrets[old.id]
             _rename(self._secret_ids, old, None)
@@ -179,22 +177,23 @@ def _rename(ids: MapMutation[str, str], old: Object | None, new: Named | None) -
         ids[name_key(new.spec.name)] = new.id
 
 
-class _Groups(Generic[T]):
-    """An index under change: objects by group and id. The group "" is nobody's and is not kept."""
+class _Groups:
+    """An index under change: ids by group. The group "" is nobody's and is not kept."""
 
-    def __init__(self, base: Map[str, Map[str, T]]) -> None:
+    def __init__(self, base: Map[str, Group]) -> None:
         self._base = base
-        self._open: dict[str, MapMutation[str, T]] = {}
+        self._open: dict[str, MapMutation[str, None]] = {}
 
-    def add(self, group: str, id: str, object: T) -> None:
-        if group:
-            self._opened(group)[id] = object
+    def move(self, id: str, from_group: str, to_group: str) -> None:
+        """Take an id out of one group and put it into another."""
+        if from_group == to_group:
+            return
+        if from_group:
+            del self._opened(from_group)[id]
+        if to_group:
+            self._opened(to_group)[id] = None
 
-    def remove(self, group: str, id: str) -> None:
-        if group:
-            del self._opened(group)[id]
-
-    def freeze(self) -> Map[str, Map[str, T]]:
+    def freeze(self) -> Map[str, Group]:
         if not self._open:
             return self._base
         groups = self._base.mutate()
@@ -206,9 +205,9 @@ class _Groups(Generic[T]):
                 groups.pop(group, None)
         return groups.finish()
 
-    def _opened(self, group: str) -> MapMutation[str, T]:
+    def _opened(self, group: str) -> MapMutation[str, None]:
         mutation = self._open.get(group)
         if mutation is None:
             existing = self._base.get(group)
-            mutation = self._open[group] = (Map[str, T]() if existing is None else existing).mutate()
+            mutation = self._open[group] = (Group() if existing is None else existing).mutate()
         return mutation

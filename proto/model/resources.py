@@ -14,14 +14,21 @@ class Resources(Struct, frozen=True, omit_defaults=True, gc=False):
     pids: int = 0
 
     def __add__(self, other: "Resources") -> "Resources":
+        if other == NO_RESOURCES:
+            return self
         return Resources(
             self.nano_cpus + other.nano_cpus, self.memory_bytes + other.memory_bytes, self.pids + other.pids
         )
 
     def __sub__(self, other: "Resources") -> "Resources":
+        if other == NO_RESOURCES:
+            return self
         return Resources(
             self.nano_cpus - other.nano_cpus, self.memory_bytes - other.memory_bytes, self.pids - other.pids
         )
+
+
+NO_RESOURCES = Resources()
 
 
 class ResourceRequirements(Struct, frozen=True, omit_defaults=True, gc=False):

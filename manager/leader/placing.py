@@ -1,0 +1,171 @@
+"""Place tasks that wait for a node, while this manager leads.
+
+Follows the store, so that the table of nodes and the set of waiting tasks are true to it at the cost of what changes.
+A round decides on some tasks, writes, and looks at what came back before the next; what a decision booked and could
+not write is taken back. A task that fits nowhere is tried again when a node or what a node holds changes.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from pyswarm.manager.scheduler.nodes import NodeTable, holds_resources
+from pyswarm.manager.scheduler.schedule import schedule
+from pyswarm.manager.store.changes import Change, Update
+from pyswarm.manager.store.conflict import Conflict
+from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.manager.store.store import Commit, Overrun, Store
+from pyswarm.manager.store.writer import Writer
+from pyswarm.proto.clock import Clock
+from pyswarm.proto.errors import NotLeader, SwarmError, Unavailable
+from pyswarm.proto.log import get_logger
+from pyswarm.proto.model.objects import Node, Task
+from pyswarm.proto.model.states import TaskState
+
+log = get_logger(__name__)
+
+TASKS_PER_ROUND = 2_000
+"""Tasks decided on before looking at the store again: what happens meanwhile must not wait for long."""
+
+CHANGES_PER_WRITE = 200
+"""Objects changed by one entry at most (as SwarmKit)."""
+
+RETRY_SECONDS = 0.5
+
+
+class Placing:
+    """Runs the scheduler."""
+
+    def __init__(self, *, store: Store, writer: Writer, clock: Clock) -> None:
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        while True:
+            try:
+                await self._follow()
+            except Overrun:
+                log.warning("the scheduler fell behind the store: looking at everything again")
+            except (NotLeader, Unavailable) as error:
+                # Cancelled soon if leadership is lost; otherwise a quorum is missing for the moment.
+                log.warning("placements could not be written", reason=error.message)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _follow(self) -> None:
+        seen, commits = self._store.view_and_watch({"task", "node"})
+        with commits:
+            work = _Work(seen)
+            while True:
+                has_written = False if work.is_done else await self._round(work)
+                if not work.is_done and not has_written:
+                    continue  # else what was written comes back, so there is something to wait for
+                for commit in await commits.next_batch():
+                    work.after(commit)
+
+    async def _round(self, work: "_Work") -> bool:
+        """Decide on some tasks and write; return whether anything was written."""
+        tasks = work.take(self._store.view)
+        plan = schedule(self._store.view, tasks, now=self._clock.now(), table=work.table)
+        for part in _parts(plan.changes):
+            try:
+                await self._writer.write(part)
+            except Conflict as conflict:
+                # A task moved while we decided: its event is on the way.
+                log.debug("placement overtaken", kind=conflict.kind, id=conflict.id)
+                work.again(part)
+            except SwarmError:
+                work.again(plan.changes)
+                raise
+        if plan.changes:
+            log.info("placed", changes=len(plan.changes))
+        return bool(plan.changes)
+
+
+class _Work:
+    """The table of nodes, and the tasks that wait: `fresh` ones are to be decided on, the others were refused."""
+
+    def __init__(self, seen: Snapshot) -> None:
+        self.table = NodeTable(seen)
+        self.fresh: deque[str] = deque()
+        self._queued: set[str] = set()
+        self._waiting = {task.id for task in seen.tasks() if _waits(task)}
+        self._is_all_to_be_tried = True
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to decide on at the moment."""
+        return not self.fresh and not (self._is_all_to_be_tried and self._waiting)
+
+    def take(self, seen: Snapshot) -> list[Task]:
+        """Return some of the tasks to decide on, those that have waited longest first."""
+        if self._is_all_to_be_tried:
+            self._is_all_to_be_tried = False
+            for id in sorted(self._waiting - self._queued):
+                self._queue(id)
+        chosen: list[Task] = []
+        while self.fresh and len(chosen) < TASKS_PER_ROUND:
+            id = self.fresh.popleft()
+            self._queued.discard(id)
+            task = seen.task(id)
+            if task is not None and _waits(task):
+                chosen.append(task)
+        return chosen
+
+    def again(self, changes: Iterable[Change]) -> None:
+        """These decisions were not written."""
+        tasks = [change.object for change in changes if isinstance(change, Update) and isinstance(change.object, Task)]
+        self.table.take_back(tasks)
+        for task in tasks:
+            self._queue(task.id)
+
+    def after(self, commit: Commit) -> None:
+        for event in commit.events:
+            is_gone = event.action == "delete"
+            subject, old = event.object, event.old
+            if isinstance(subject, Task):
+                before = old if isinstance(old, Task) else None
+                self._after_task(before, None if is_gone else subject, subject.id, commit.snapshot)
+            elif isinstance(subject, Node) and is_gone:
+                self.table.node_removed(subject.id)
+                self._is_all_to_be_tried = True
+            elif isinstance(subject, Node) and not (isinstance(old, Node) and _same_place(old, subject)):
+                self.table.node_changed(subject, commit.snapshot)
+                self._is_all_to_be_tried = True
+
+    def _after_task(self, old: Task | None, new: Task | None, id: str, seen: Snapshot) -> None:
+        self.table.task_changed(old, new, seen)
+        if new is None or not _waits(new):
+            self._waiting.discard(id)
+        elif id not in self._waiting:
+            self._waiting.add(id)
+            self._queue(id)
+        if old is not None and holds_resources(old) and (new is None or not holds_resources(new)):
+            # It frees what another waits for.
+            self._is_all_to_be_tried = True
+
+    def _queue(self, id: str) -> None:
+        if id not in self._queued:
+            self._queued.add(id)
+            self.fresh.append(id)
+
+
+def _waits(task: Task) -> bool:
+    return task.state is TaskState.PENDING and task.is_wanted
+
+
+def _same_place(old: Node, new: Node) -> bool:
+    """Whether a change of a node is none for the scheduler."""
+    return (old.spec, old.role, old.status.state, old.status.addr, old.description) == (
+        new.spec,
+        new.role,
+        new.status.state,
+        new.status.addr,
+        new.description,
+    )
+
+
+def _parts(changes: tuple[Change, ...]) -> Iterator[tuple[Change, ...]]:
+    for start in range(0, len(changes), CHANGES_PER_WRITE):
+        yield changes[start : start + CHANGES_PER_WRITE]
