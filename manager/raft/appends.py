@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from pyswarm.manager.raft.codec import Append, BadMessage, Entry
 from pyswarm.manager.raft.commands import check
+from pyswarm.manager.raft.rules import ALL_RULES, Rules
 from pyswarm.proto.errors import Internal
 
 
@@ -59,7 +60,7 @@ def check_append(message: Append) -> None:
         index, term = entry_index, entry_term
 
 
-def fit(message: Append, log: Log, *, committed: int) -> Suffix | Rewind:
+def fit(message: Append, log: Log, *, committed: int, rules: Rules = ALL_RULES) -> Suffix | Rewind:
     """Decide how `message` fits the log, whose entries up to `committed` will never change.
 
     Raises:
@@ -84,8 +85,10 @@ def fit(message: Append, log: Log, *, committed: int) -> Suffix | Rewind:
                 f"the leader of term {message.term} has it with term {prev_term}"
             )
         # The first entry that may differ is the one behind the committed ones: one step back, not many.
-        return Rewind(committed + 1)
+        return Rewind(committed + 1 if rules.rewind_to_committed else prev_index)
 
+    if not rules.keep_matching_tail:
+        return Suffix(prev_index, prev_term, entries, covered)
     known = 0
     for _, index, term in entries:
         ours = log.term_at(index)

@@ -197,7 +197,7 @@ def core_configuration(
         raftMinTimeout=floor + (low - floor) * 0.25,
         raftMaxTimeout=floor + (low - floor) * 0.5,
         connectionTimeout=NEVER,
-        leaderFallbackTimeout=settings.quorum_lost_seconds,
+        leaderFallbackTimeout=settings.quorum_lost_seconds if settings.rules.check_quorum else NEVER,
         logCompactionMinEntries=NEVER,
         logCompactionMinTime=NEVER,
         fullDumpFile=marker,

@@ -7,11 +7,22 @@ the shorter election timeout does not take part in deposing it. A vote counts on
 
 from collections.abc import Callable
 
+from pyswarm.manager.raft.rules import ALL_RULES, Rules
+
 Uniform = Callable[[float, float], float]
 
 
 class Elections:
-    def __init__(self, *, own_id: str, election_seconds: tuple[float, float], now: float, uniform: Uniform) -> None:
+    def __init__(
+        self,
+        *,
+        own_id: str,
+        election_seconds: tuple[float, float],
+        now: float,
+        uniform: Uniform,
+        rules: Rules = ALL_RULES,
+    ) -> None:
+        self._rules = rules
         self._own_id = own_id
         self._low, self._high = election_seconds
         self._uniform = uniform
@@ -43,7 +54,7 @@ class Elections:
 
     def is_sticky(self, now: float) -> bool:
         """Whether a leader was heard so lately that nobody should be helped to depose it."""
-        return now - self._leader_heard_at < self._low
+        return self._rules.sticky_leader and now - self._leader_heard_at < self._low
 
     def knows_leader(self, now: float) -> bool:
         """Whether a leader was heard within the longer election timeout (twice, to bridge an election)."""
@@ -73,7 +84,7 @@ class Elections:
 
     def counts(self, voter: str, term: int) -> bool:
         """Return whether a vote counts: it is for the present candidacy and the voter's first."""
-        if term != self._count_term or voter in self._voters:
+        if term != self._count_term or (self._rules.count_votes_once and voter in self._voters):
             return False
         self._voters.add(voter)
         return True

@@ -27,6 +27,7 @@ from pyswarm.manager.raft.membership import majority
 from pyswarm.manager.raft.port import Leadership, Member, StateMachine
 from pyswarm.manager.raft.proposals import Proposal, Proposals
 from pyswarm.manager.raft.reads import Reads
+from pyswarm.manager.raft.rules import broken
 from pyswarm.manager.raft.settings import RaftSettings, TlsProvider
 from pyswarm.manager.raft.snapshot_job import SnapshotJob
 from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotWriter
@@ -93,9 +94,12 @@ class RaftEngine:
         `add_member` on the leader: it must be running by then, because the leader brings it up to date first.
 
         Raises:
+            InvalidArgument: the settings switch a rule off, which only simulations may.
             JournalDamaged, RaftSnapshotDamaged, SealBroken: the disk cannot be believed; says what to do.
             Unavailable: the port is taken.
         """
+        if off := broken(settings.rules):
+            raise InvalidArgument(f"a manager cannot run without the rules {', '.join(off)}")
         disk = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
         try:
             loop = asyncio.get_running_loop()
@@ -143,8 +147,8 @@ class RaftEngine:
         self._settings = settings
         self._clock = clock
         self._entropy = entropy
-        self._proposals = Proposals(settings.entry_bytes_max, settings.entry_proposals_max)
-        self._reads = Reads()
+        self._proposals = Proposals(settings.entry_bytes_max, settings.entry_proposals_max, settings.rules)
+        self._reads = Reads(settings.rules)
         self._board = LeadershipBoard(NO_LEADER)
         self._job = SnapshotJob(
             store=state.snapshots,
@@ -444,6 +448,9 @@ class RaftEngine:
             return
         self._wake()
 
+    def was_removed(self, raft_id: str) -> bool:
+        return self._state.members.was_removed(raft_id)
+
     # -- transport.LinkHandler
 
     def admit(self, member: Member) -> str:
@@ -536,7 +543,8 @@ class RaftEngine:
         self._wake()
         try:
             async with asyncio.timeout(timeout_seconds):
-                await self._until_ready()
+                if self._settings.rules.ready_before_reads:
+                    await self._until_ready()
                 self._reads.ask(read, int(self._core.raftCommitIndex))
                 self._wake()
                 return await read.outcome
@@ -635,7 +643,8 @@ class RaftEngine:
         try:
             async with asyncio.timeout(CHANGE_SECONDS):
                 await self._until_ready()
-                if self._state.members.last_change_index() > self._guard.committed:
+                is_changing = self._state.members.last_change_index() > self._guard.committed
+                if is_changing and self._settings.rules.one_change_at_a_time:
                     raise FailedPrecondition(
                         "another change of members is not committed yet", remedy="Try again in a moment."
                     )

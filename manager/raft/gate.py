@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from pyswarm.manager.raft.codec import Message
+from pyswarm.manager.raft.rules import ALL_RULES, Rules
 
 HELD_MAX = 8192
 """Messages held back at most; the oldest is dropped then, as a network may."""
@@ -17,14 +18,15 @@ Send = Callable[[str, Message], None]
 
 
 class DurabilityGate:
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, rules: Rules = ALL_RULES) -> None:
+        self._waits = rules.wait_for_disk
         self._send = send
         self._durable = 0
         self._held: deque[tuple[int, str, Message]] = deque(maxlen=HELD_MAX)
 
     def post(self, raft_id: str, message: Message, *, needs: int = 0) -> None:
         """Send `message` as soon as the journal is durable up to `needs`."""
-        if needs <= self._durable:
+        if needs <= self._durable or not self._waits:
             self._send(raft_id, message)
         else:
             self._held.append((needs, raft_id, message))

@@ -65,6 +65,9 @@ class Host(Protocol):
     def is_voter(self) -> bool:
         """Whether this member is in its own group, as its log has it."""
 
+    def was_removed(self, raft_id: str) -> bool:
+        """Whether that member was removed for good: it may not know yet, and is not listened to."""
+
     def install(self, header: SnapshotHeader, writer: SnapshotWriter) -> None:
         """Sync and restore a received snapshot, off the loop, then call `Guard.installed`."""
 
@@ -95,12 +98,17 @@ class Guard(Transport):  # type: ignore[misc]
         self._host = host
         self._snapshots = snapshots
         self._settings = settings
+        self._rules = rules = settings.rules
         self._entropy = entropy
-        self._gate = DurabilityGate(network.send)
+        self._gate = DurabilityGate(network.send, rules=rules)
         self._elections = Elections(
-            own_id=own_id, election_seconds=settings.election_seconds, now=now, uniform=entropy.uniform
+            own_id=own_id,
+            election_seconds=settings.election_seconds,
+            now=now,
+            uniform=entropy.uniform,
+            rules=rules,
         )
-        self._receiver = SnapshotReceiver(snapshots)
+        self._receiver = SnapshotReceiver(snapshots, rules=rules)
         self._core: Core = None  # type: ignore[assignment]
         self._now = now
         self._linked: set[str] = set()
@@ -189,7 +197,7 @@ class Guard(Transport):  # type: ignore[misc]
         for raft_id in list(self._shown):
             self._hide(raft_id)
         if state == LEADER:
-            self._progress = {raft_id: Progress(self._now) for raft_id in self._nodes}
+            self._progress = {raft_id: Progress(self._now, rules=self._rules) for raft_id in self._nodes}
             for raft_id in self._linked:
                 self._show(raft_id)
 
@@ -203,7 +211,7 @@ class Guard(Transport):  # type: ignore[misc]
         self._nodes[node.id] = node
         self._network.add_peer(node.member)
         if self._core.is_leader:
-            self._progress[node.id] = Progress(self._now)
+            self._progress[node.id] = Progress(self._now, rules=self._rules)
         self._show(node.id)
 
     def dropNode(self, node: RaftNode) -> None:
@@ -292,10 +300,13 @@ class Guard(Transport):  # type: ignore[misc]
         self._now = now
         node = self._nodes.get(member.raft_id)
         if node is None:
-            if not isinstance(message, _FROM_STRANGERS):
+            if self._host.was_removed(member.raft_id):
+                return
+            if self._rules.members_only and not isinstance(message, _FROM_STRANGERS):
                 return
             node = RaftNode(member)
-        if message.term < self.term:
+        is_late = message.term < self.term
+        if is_late and (self._rules.match_reply_terms or not isinstance(message, AppendReply)):
             self._answer_old_term(node, message)
         elif isinstance(message, Append | Heartbeat | SnapshotPiece):
             self._follow(node, message)
@@ -317,13 +328,14 @@ class Guard(Transport):  # type: ignore[misc]
             self._on_follower(node, self._progress[node.id], message)
 
     def _answer_old_term(self, node: RaftNode, message: Message) -> None:
-        if isinstance(message, _FROM_STRANGERS):
+        if self._rules.answer_old_terms and isinstance(message, _FROM_STRANGERS):
             self._gate.post(node.id, TermNotice(self.term))
 
     def _adopt(self, node: RaftNode, term: int) -> None:
         """Make the core enter a newer term as a follower: by a candidacy it cannot vote for."""
-        request = {"type": "request_vote", "term": term, "last_log_index": 0, "last_log_term": -1}
-        self._deliver(node, request)
+        if self._rules.adopt_newer_terms:
+            request = {"type": "request_vote", "term": term, "last_log_index": 0, "last_log_term": -1}
+            self._deliver(node, request)
 
     # -- as a follower
 
@@ -355,7 +367,7 @@ class Guard(Transport):  # type: ignore[misc]
     def _on_append(self, node: RaftNode, message: Append, sign_of_life: dict[str, Any]) -> None:
         step: Rewind | Suffix = Rewind(1)
         if not self.is_virgin:
-            step = fit(message, self._journal, committed=self.committed)
+            step = fit(message, self._journal, committed=self.committed, rules=self._rules)
         if isinstance(step, Rewind):
             self._deliver(node, sign_of_life)
             self._promise(node.id, AppendReply(self.term, message.sequence, step.next_index, is_success=False))
@@ -364,7 +376,7 @@ class Guard(Transport):  # type: ignore[misc]
             "type": "append_entries",
             "term": message.term,
             # What the leader committed beyond what it just showed us may be another entry than ours there.
-            "commit_index": min(message.commit, step.covered),
+            "commit_index": min(message.commit, step.covered) if self._rules.bound_commit else message.commit,
             "prevLogIdx": step.prev_index,
             "prevLogTerm": step.prev_term,
             "entries": list(step.entries),
@@ -388,6 +400,9 @@ class Guard(Transport):  # type: ignore[misc]
             self._receiver.start(piece, header)
         elif self._receiver.take(piece):
             self.is_installing = True
+            if not self._rules.restore_before_answer:
+                index = self._receiver.header.index if self._receiver.header is not None else 0
+                self._gate.post(node.id, SnapshotReply(self.term, piece.stream, piece.number + 1, index))
             self._host.install(*self._receiver.hand_over())
         if self._receiver.is_current(piece):
             self._reply_to_piece(node, piece)
@@ -425,6 +440,10 @@ class Guard(Transport):  # type: ignore[misc]
         """Ask the others before disturbing them."""
         term = self.term + 1
         self._may_stand = False
+        if not self._rules.pre_vote:
+            self._elections.put_off(self._now)
+            self._stand()
+            return
         self._elections.canvass(term, self._now)
         request = PreVoteRequest(term, self._journal.last_index, self._journal.last_term)
         for raft_id in self._nodes:
@@ -464,6 +483,8 @@ class Guard(Transport):  # type: ignore[misc]
 
     def _is_led(self) -> bool:
         """Whether there is a leader that works, as far as this member can tell."""
+        if not self._rules.sticky_leader:
+            return False
         if self._core.is_leader:
             low, _ = self._settings.election_seconds
             return len(self.heard_within(low, self._now)) >= majority(len(self._nodes) + 1)
@@ -514,7 +535,9 @@ class Guard(Transport):  # type: ignore[misc]
         The core counts its own copy always. As long as it hears of no follower ahead of our disk, it commits
         nothing that is not on ours as well.
         """
-        match = min(progress.match, self._journal.durable_index)
+        match = progress.match
+        if self._rules.count_own_copy_when_durable:
+            match = min(match, self._journal.durable_index)
         if match > progress.reported:
             progress.reported = match
             self._tell_core(self._nodes[raft_id], match + 1, is_success=True)

@@ -6,6 +6,7 @@ follower's engine syncs, restores and publishes it before the follower says that
 """
 
 from pyswarm.manager.raft.codec import SnapshotPiece
+from pyswarm.manager.raft.rules import ALL_RULES, Rules
 from pyswarm.manager.raft.snapshots import (
     END,
     SnapshotHeader,
@@ -62,7 +63,8 @@ class SnapshotSender:
 class SnapshotReceiver:
     """Takes one stream at a time; a newer one replaces what has come of the older."""
 
-    def __init__(self, store: SnapshotStore) -> None:
+    def __init__(self, store: SnapshotStore, *, rules: Rules = ALL_RULES) -> None:
+        self._numbered = rules.number_pieces
         self._store = store
         self._stream: int | None = None
         self._writer: SnapshotWriter | None = None
@@ -87,7 +89,8 @@ class SnapshotReceiver:
         Raises:
             RaftSnapshotDamaged: it cannot come at this place.
         """
-        if self._writer is None or piece.stream != self._stream or piece.number != self.received:
+        is_next = piece.stream == self._stream and piece.number == self.received
+        if self._writer is None or (self._numbered and not is_next):
             return False
         self._writer.add(piece.data)
         self.received += 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from pyswarm.manager.raft.codec import Append, AppendReply, Entry
 from pyswarm.manager.raft.install import SnapshotSender
+from pyswarm.manager.raft.rules import ALL_RULES, Rules
 
 WINDOW_BYTES = 16 * 1024 * 1024
 """Entries under way to one follower, beyond which it is sent no more until it answers."""
@@ -30,6 +31,7 @@ class Progress:
     round: int = 0
     """The last round of heartbeats it answered."""
     asked_at: float = 0.0
+    rules: Rules = ALL_RULES
     snapshot: SnapshotSender | None = None
     under_way: deque[tuple[int, int]] = field(default_factory=deque)
     under_way_bytes: int = 0
@@ -40,7 +42,7 @@ class Progress:
 
     @property
     def is_window_full(self) -> bool:
-        return self.under_way_bytes > WINDOW_BYTES
+        return self.rules.limit_under_way and self.under_way_bytes > WINDOW_BYTES
 
     def next_append(self, term: int, commit: int, prev: tuple[int, int], entries: tuple[Entry, ...]) -> Append:
         """Return the append to send, without the entries that are under way already."""
@@ -63,10 +65,10 @@ class Progress:
         if reply.is_success:
             self.match = max(self.match, reply.next_index - 1)
             return None
-        if reply.sequence <= self.rewound_at:
+        if self.rules.ignore_late_rewinds and reply.sequence <= self.rewound_at:
             return None
         # Never behind what it acknowledged: a member that lost acknowledged entries must not be believed again.
-        next_index = max(reply.next_index, self.match + 1)
+        next_index = max(reply.next_index, self.match + 1) if self.rules.hold_to_acknowledged else reply.next_index
         self.rewound_at = self.sequence
         self.sent_to = next_index - 1
         return next_index

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pyswarm.manager.raft.rules import ALL_RULES, Rules
 from pyswarm.proto.errors import NotLeader, OutcomeUnknown, SwarmError
 
 ENTRIES_UNDER_WAY = 2
@@ -29,6 +30,7 @@ class Proposals:
 
     entry_bytes_max: int
     entry_proposals_max: int
+    rules: Rules = ALL_RULES
     waiting: deque[Proposal] = field(default_factory=deque)
     _under_way: list[list[Proposal]] = field(default_factory=list)
 
@@ -78,7 +80,9 @@ class Proposals:
         """Nothing waiting was proposed; of what is under way nobody knows."""
         for batch in self._under_way:
             for proposal in batch:
-                unknown = OutcomeUnknown("leadership was lost while the write was under way")
+                unknown: SwarmError = OutcomeUnknown("leadership was lost while the write was under way")
+                if not self.rules.unknown_when_deposed:
+                    unknown = NotLeader(leader=leader)
                 _settle(proposal, lambda p, e=unknown: p.outcome.set_exception(e))  # type: ignore[misc]
         self._under_way.clear()
         self.refuse_waiting(lambda: NotLeader(leader=leader))

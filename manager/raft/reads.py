@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pyswarm.manager.raft.rules import ALL_RULES, Rules
 from pyswarm.proto.errors import SwarmError
 
 
@@ -26,6 +27,7 @@ class Read:
 
 @dataclass
 class Reads:
+    rules: Rules = ALL_RULES
     _open: list[Read] = field(default_factory=list)
 
     def add(self) -> Read:
@@ -48,7 +50,8 @@ class Reads:
 
     def settle(self, *, confirmed: int, applied: int) -> None:
         for read in self._open:
-            if read.round and read.round <= confirmed and read.index <= applied and not read.outcome.done():
+            is_confirmed = read.round <= confirmed or not self.rules.confirm_reads
+            if read.round and is_confirmed and read.index <= applied and not read.outcome.done():
                 read.outcome.set_result(read.index)
 
     def refuse(self, why: SwarmError) -> None:

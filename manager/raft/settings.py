@@ -9,6 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from pyswarm.manager.raft.rules import ALL_RULES, Rules
 from pyswarm.proto.errors import InvalidArgument
 
 
@@ -52,6 +53,9 @@ class RaftSettings(Struct, frozen=True, kw_only=True):
 
     segment_bytes: int = 16 * 1024 * 1024
     """A journal segment that reached this size is followed by a new one."""
+
+    rules: Rules = ALL_RULES
+    """The repairs in force: all, except in a test of what happens without one."""
 
     def __post_init__(self) -> None:
         low, high = self.election_seconds

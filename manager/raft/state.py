@@ -14,6 +14,7 @@ from pyswarm.manager.raft import membership
 from pyswarm.manager.raft.commands import NOOP_COMMAND
 from pyswarm.manager.raft.journal import Add, Frame, Journal, decode_frame
 from pyswarm.manager.raft.port import Member, StateMachine
+from pyswarm.manager.raft.rules import ALL_RULES, Rules
 from pyswarm.manager.raft.settings import RaftSettings
 from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotStore, SnapshotWriter
 from pyswarm.manager.raft.wal import JournalDamaged, Wal
@@ -30,8 +31,11 @@ _MARKER = "present"
 class Members:
     """The members as snapshot and log have them, and what else is known about raft ids."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, rules: Rules = ALL_RULES) -> None:
         self._journal = journal
+        self._rules = rules
+        # Without the rule, what a restart finds in the log and does not know committed is passed over.
+        self._unread = range(journal.getRaftCommitIndex() + 1, journal.last_index + 1)
         self._base: dict[str, Member] = {}
         self._base_index = 0
         self._seen = (-1, -1)
@@ -60,7 +64,8 @@ class Members:
     def was_removed(self, raft_id: str) -> bool:
         """Whether a change since this member's start, or in its log, removed that member; ids are never reused."""
         self._refresh()
-        return raft_id in self._removed and raft_id not in self._present
+        is_removed = raft_id in self._removed and raft_id not in self._present
+        return is_removed and self._rules.refuse_removed
 
     def last_change_index(self) -> int:
         changes = self._journal.changes
@@ -78,6 +83,8 @@ class Members:
             return
         self._seen = now
         changes = self._journal.changes
+        if not self._rules.members_from_log:
+            changes = tuple(change for change in changes if change[0] not in self._unread)
         self._removed |= {change.member.raft_id for _, change in changes if change.kind == "rem"}
         if self._base_index:
             self._present = membership.after(self._base, changes, beyond=self._base_index)
@@ -87,12 +94,19 @@ class Members:
 
 class DiskState:
     def __init__(
-        self, *, directory: Path, journal: Journal, wal: Wal, snapshots: SnapshotStore, machine: StateMachine
+        self,
+        *,
+        directory: Path,
+        journal: Journal,
+        wal: Wal,
+        snapshots: SnapshotStore,
+        machine: StateMachine,
+        rules: Rules = ALL_RULES,
     ) -> None:
         self.journal = journal
         self.wal = wal
         self.snapshots = snapshots
-        self.members = Members(journal)
+        self.members = Members(journal, rules)
         self.header: SnapshotHeader | None = None
         """Of the newest snapshot; None until this member was given its first one."""
         self.marker = directory / "snapshots" / _MARKER
@@ -154,7 +168,9 @@ def open_state(
         frames.append(frame)
         wal.set_mark(segment, max((o.index for o in frame.operations if isinstance(o, Add)), default=0))
     journal.replay(frames)
-    state = DiskState(directory=directory, journal=journal, wal=wal, snapshots=snapshots, machine=machine)
+    state = DiskState(
+        directory=directory, journal=journal, wal=wal, snapshots=snapshots, machine=machine, rules=settings.rules
+    )
 
     found = snapshots.open_newest()
     if found is None and not frames and tuple(members) == (member,):

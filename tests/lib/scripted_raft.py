@@ -27,6 +27,7 @@ from pyswarm.manager.raft.core import Core, RaftNode, core_configuration
 from pyswarm.manager.raft.guard import Guard
 from pyswarm.manager.raft.journal import Journal
 from pyswarm.manager.raft.port import Member
+from pyswarm.manager.raft.rules import ALL_RULES, Rules
 from pyswarm.manager.raft.settings import RaftSettings
 from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotStore, SnapshotWriter
 from pyswarm.manager.sealing.sealer import Sealer
@@ -45,14 +46,20 @@ class ScriptedMember:
     """Member "a". What it sends is kept in `sent`; nothing is durable before `sync`; time moves with `wait`."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, directory: Path, others: str = "bc", log: list[Entry] | None = None
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        directory: Path,
+        others: str = "bc",
+        log: list[Entry] | None = None,
+        rules: Rules = ALL_RULES,
     ) -> None:
         self.now = 100.0
         monkeypatch.setattr(syncobj, "monotonicTime", lambda: self.now)
         self.sent: list[tuple[str, Message]] = []
         self.applied: list[tuple[int, bytes]] = []
         self.dropped: list[str] = []
-        self.settings = RaftSettings()
+        self.removed: set[str] = set()
+        self.settings = RaftSettings(rules=rules)
         self.journal = Journal()
         for entry in [(NOOP_COMMAND, 1, 0), *(log or [])]:
             self.journal.add(*entry)
@@ -165,6 +172,9 @@ class ScriptedMember:
 
     def is_voter(self) -> bool:
         return True
+
+    def was_removed(self, raft_id: str) -> bool:
+        return raft_id in self.removed
 
     def install(self, header: SnapshotHeader, writer: SnapshotWriter) -> None:
         raise AssertionError("no script installs a snapshot yet")
