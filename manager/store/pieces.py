@@ -14,6 +14,7 @@ from immutables import Map
 from msgspec import Struct
 
 from pyswarm.manager.store.apply import UNREADABLE, State, StoredWriter, WriterRecord, state_objects, state_writers
+from pyswarm.manager.store.digest import tally
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import Internal
 from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
@@ -93,7 +94,7 @@ def read_pieces(index: int, pieces: Iterable[bytes]) -> State:
         raise SnapshotDamaged(f"the snapshot of index {index} contains version {header.version}")
     # The version, not the index: entries of consensus itself have an index too but leave no version, and all
     # managers must agree on it, whether they applied or restored.
-    return State(Snapshot.of(*objects, version=header.version), Map(writers))
+    return State(Snapshot.of(*objects, version=header.version), Map(writers), tally(objects))
 
 
 def _framed_records(state: State) -> Iterator[bytes]:

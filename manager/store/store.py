@@ -7,7 +7,7 @@ apply.py; this module only keeps the present state, and tells followers. Writing
 import threading
 from collections.abc import Container, Iterable
 
-from pyswarm.manager.store.apply import EMPTY, Invalid, Outcome, State, apply_entry, digest, encode_outcome
+from pyswarm.manager.store.apply import EMPTY, Invalid, Outcome, State, apply_entry, encode_outcome, state_digest
 from pyswarm.manager.store.changes import Kind
 from pyswarm.manager.store.pieces import read_pieces, write_pieces
 from pyswarm.manager.store.snapshot import Snapshot
@@ -54,8 +54,8 @@ class Store:
         return known.outcomes.get(sequence) if known is not None else None
 
     def digest(self) -> str:
-        """Return a fingerprint of the state: two managers at one version must agree. Costs a walk over all of it."""
-        return digest(self._state)
+        """Return a fingerprint of the state: two managers at one version must agree. Cheap at any size."""
+        return state_digest(self._state)
 
     # -- what consensus calls
 
