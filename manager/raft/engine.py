@@ -193,7 +193,6 @@ class RaftEngine:
             now=self._clock.monotonic(),
             entropy=self._entropy,
         )
-        self._guard.is_virgin = self._state.header is None
         configuration = core_configuration(
             settings=self._settings,
             journal=self._journal,
@@ -204,7 +203,7 @@ class RaftEngine:
             on_state_changed=self._on_state_changed,
         )
         self._core = Core(self._self, nodes, configuration=configuration, transport=self._guard, apply=self._apply)
-        self._guard.attach(self._core)
+        self._guard.attach(self._core, is_virgin=self._state.header is None)
         for node in others:
             transport.add_peer(node.member)
 

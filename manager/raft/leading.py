@@ -1,0 +1,136 @@
+"""What a leader does with its followers: appends out, answers in, heartbeats to who may not be sent to.
+
+The core keeps the next index of each follower; what it believes is told to it from here, as answers in its own form.
+What is known of one follower, and what of its answers counts: progress.py.
+"""
+
+from typing import Any
+
+from pyswarm.manager.raft.codec import AppendReply, Heartbeat, HeartbeatReply, Message, SnapshotReply
+from pyswarm.manager.raft.core import RaftNode
+from pyswarm.manager.raft.exchange import Exchange
+from pyswarm.manager.raft.membership import majority
+from pyswarm.manager.raft.progress import Progress
+from pyswarm.manager.raft.snapshot_traffic import SnapshotFeed
+
+
+class Leading:
+    def __init__(self, exchange: Exchange, feed: SnapshotFeed) -> None:
+        self._exchange = exchange
+        self._feed = feed
+        self._round = 0
+
+    # -- taking up and laying down office
+
+    def elected(self) -> None:
+        for raft_id in self._exchange.nodes:
+            self.add(raft_id)
+        self._exchange.show_linked()
+
+    def add(self, raft_id: str) -> None:
+        self._exchange.progress[raft_id] = Progress(self._exchange.now, rules=self._exchange.rules)
+
+    def drop(self, raft_id: str) -> None:
+        progress = self._exchange.progress.pop(raft_id, None)
+        if progress is not None:
+            progress.link_lost()
+
+    def resign(self) -> None:
+        for raft_id in list(self._exchange.progress):
+            self.drop(raft_id)
+
+    # -- rounds of heartbeats, which reads wait for
+
+    def begin_round(self) -> int:
+        """Ask every follower for a sign of life; return the number that `confirmed_round` must reach."""
+        self._round += 1
+        for raft_id, progress in self._exchange.progress.items():
+            self._ask(raft_id, progress)
+        return self._round
+
+    @property
+    def confirmed_round(self) -> int:
+        """The last round that a majority has answered: when it was begun, this member was still the leader."""
+        answered = sorted((self._round, *(p.round for p in self._exchange.progress.values())), reverse=True)
+        return answered[majority(len(answered)) - 1]
+
+    # -- what leaves
+
+    def send_append(self, raft_id: str, message: dict[str, Any]) -> None:
+        """Translate the core's append; rule `limit_under_way` (S16) hides a follower whose window is full."""
+        exchange = self._exchange
+        progress = exchange.progress[raft_id]
+        if "serialized" in message:
+            self._feed.begin(raft_id, progress)
+            self._ask(raft_id, progress)
+            return
+        assert "transmission" not in message, "no entry is larger than a batch"
+        append = progress.next_append(
+            message["term"],
+            message["commit_index"],
+            (message["prevLogIdx"], message["prevLogTerm"]),
+            tuple(message["entries"]),
+        )
+        exchange.post(raft_id, append)
+        if progress.is_window_full:
+            exchange.hide(raft_id)
+
+    def tend(self) -> None:
+        """Keep those followers awake that the core may not send to at present."""
+        exchange = self._exchange
+        for raft_id, progress in exchange.progress.items():
+            if raft_id not in exchange.linked:
+                continue
+            self._feed.go_on(raft_id, progress)
+            if raft_id in exchange.shown:
+                continue
+            if exchange.now - progress.asked_at >= exchange.settings.heartbeat_seconds:
+                self._ask(raft_id, progress)
+            exchange.show(raft_id)
+
+    def _ask(self, raft_id: str, progress: Progress) -> None:
+        progress.asked_at = self._exchange.now
+        self._exchange.post(raft_id, Heartbeat(self._exchange.term, self._round))
+
+    # -- what comes back
+
+    def on_answer(self, node: RaftNode, message: Message) -> None:
+        exchange = self._exchange
+        progress = exchange.progress[node.id]
+        progress.heard_at = exchange.now
+        rewind = None
+        if isinstance(message, AppendReply):
+            rewind = progress.answered(message)
+        elif isinstance(message, HeartbeatReply):
+            progress.round = max(progress.round, message.round)
+            if progress.snapshot is not None:
+                progress.snapshot.heard(exchange.now)
+        elif isinstance(message, SnapshotReply):
+            self._feed.answered(node.id, progress, message)
+        self._report_match(node, progress)
+        # Any answer keeps the leader in office (check quorum), and a rewind says where to go on from.
+        next_index = progress.match + 1 if rewind is None else rewind
+        self._tell_core(node, next_index, is_rewind=rewind is not None)
+        exchange.show(node.id)
+
+    def report_matches(self) -> None:
+        """The own disk has come further: entries that waited for it only may count now."""
+        for raft_id, progress in list(self._exchange.progress.items()):
+            self._report_match(self._exchange.nodes[raft_id], progress)
+
+    def _report_match(self, node: RaftNode, progress: Progress) -> None:
+        """Rule `count_own_copy_when_durable` (S14): tell the core what a follower holds, up to what is durable here.
+
+        The core counts its own copy always. As long as it hears of no follower ahead of our disk, it commits
+        nothing that is not on ours as well.
+        """
+        match = progress.match
+        if self._exchange.rules.count_own_copy_when_durable:
+            match = min(match, self._exchange.journal.durable_index)
+        if match > progress.reported:
+            progress.reported = match
+            self._tell_core(node, match + 1, is_success=True)
+
+    def _tell_core(self, node: RaftNode, next_index: int, *, is_rewind: bool = False, is_success: bool = False) -> None:
+        answer = {"type": "next_node_idx", "next_node_idx": next_index, "reset": is_rewind, "success": is_success}
+        self._exchange.deliver(node, answer)
