@@ -109,7 +109,7 @@ class _Work:
             id = self.fresh.popleft()
             self._queued.discard(id)
             task = seen.task(id)
-            if task is not None and _waits(task):
+            if task is not None:
                 chosen.append(task)
         return chosen
 
@@ -152,7 +152,7 @@ class _Work:
 
 
 def _waits(task: Task) -> bool:
-    return task.state is TaskState.PENDING and task.is_wanted
+    return task.status.state is TaskState.PENDING and task.is_wanted
 
 
 def _same_place(old: Node, new: Node) -> bool:

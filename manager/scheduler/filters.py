@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pyswarm.manager.orchestrator.placement import normal_architecture, satisfies
 from pyswarm.manager.scheduler.nodes import NodeInfo, host_ports
 from pyswarm.proto.model.objects import Revision
+from pyswarm.proto.model.resources import NO_RESOURCES
 from pyswarm.proto.model.states import Availability, NodeState
 
 Filter = Callable[[NodeInfo, Revision], bool]
@@ -22,6 +23,8 @@ def _ready(info: NodeInfo, revision: Revision) -> bool:
 
 def _resources(info: NodeInfo, revision: Revision) -> bool:
     wanted, free = revision.task_template.resources.reservations, info.free
+    if wanted == NO_RESOURCES:
+        return True
     return wanted.nano_cpus <= max(0, free.nano_cpus) and wanted.memory_bytes <= max(0, free.memory_bytes)
 
 
@@ -45,7 +48,7 @@ def _host_port(info: NodeInfo, revision: Revision) -> bool:
 
 def _max_replicas(info: NodeInfo, revision: Revision) -> bool:
     limit = revision.task_template.placement.max_replicas
-    return not limit or info.tasks_of_service[revision.service_id] < limit
+    return not limit or info.tasks_of_service.get(revision.service_id, 0) < limit
 
 
 READY = ("not available for new tasks", _ready)

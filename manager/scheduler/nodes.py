@@ -30,7 +30,7 @@ class NodeInfo:
     node: Node
     free: Resources
     tasks_total: int = 0
-    tasks_of_service: Counter[str] = field(default_factory=Counter)
+    tasks_of_service: dict[str, int] = field(default_factory=dict)
     failed_at: dict[str, list[float]] = field(default_factory=dict)
     """When tasks of a revision failed here, oldest first, at most `FAILURES_MAX`."""
     host_ports: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -38,7 +38,7 @@ class NodeInfo:
     def take(self, service_id: str, revision: Revision) -> None:
         self.free -= revision.task_template.resources.reservations
         self.tasks_total += 1
-        self.tasks_of_service[service_id] += 1
+        self.tasks_of_service[service_id] = self.tasks_of_service.get(service_id, 0) + 1
         if revision.ports:
             self.host_ports.update(host_ports(revision.ports))
 
@@ -59,7 +59,7 @@ class NodeInfo:
         """Lower is better: not failing, few tasks of this service, few tasks at all, then by id."""
         return (
             self.is_failing(revision_id, now),
-            self.tasks_of_service[service_id],
+            self.tasks_of_service.get(service_id, 0),
             self.tasks_total,
             self.node.id,
         )
@@ -74,7 +74,7 @@ def host_ports(ports: tuple[PortConfig, ...]) -> set[tuple[int, str]]:
 
 def holds_resources(task: Task) -> bool:
     """Whether a task counts on its node. One that was told to stop holds its resources until it has."""
-    return TaskState.ASSIGNED <= task.state <= TaskState.RUNNING and bool(task.node_id)
+    return bool(task.node_id) and TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
 
 
 class NodeTable:
@@ -196,7 +196,11 @@ class NodeTable:
         info = self.infos.get(node_id)
         if info is not None:
             info.take(service_id, revision)
-            self.nodes_of_service.setdefault(service_id, set()).add(node_id)
+            nodes = self.nodes_of_service.get(service_id)
+            if nodes is None:
+                self.nodes_of_service[service_id] = {node_id}
+            else:
+                nodes.add(node_id)
 
     def _give_back(self, node_id: str, service_id: str, revision: Revision) -> None:
         info = self.infos.get(node_id)

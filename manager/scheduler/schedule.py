@@ -30,7 +30,7 @@ def schedule(seen: Snapshot, waiting: Iterable[Task], *, now: float, table: Node
     """
     groups: dict[str, list[Task]] = {}
     for task in waiting:
-        if task.state is TaskState.PENDING and task.is_wanted:
+        if task.status.state is TaskState.PENDING and task.is_wanted:
             groups.setdefault(task.revision_id, []).append(task)
     if not groups:
         return Plan()
@@ -40,8 +40,9 @@ def schedule(seen: Snapshot, waiting: Iterable[Task], *, now: float, table: Node
     assigned = TaskStatus(state=TaskState.ASSIGNED, timestamp=now, message="assigned to a node")
     changes: list[Change] = []
     # Tasks bound to a node (global services) have no choice, so they come first.
-    ordered = sorted(groups.items(), key=lambda item: (not item[1][0].node_id, item[0]))
-    for revision_id, tasks in ordered:
+    ordered = sorted((not tasks[0].node_id, revision_id) for revision_id, tasks in groups.items())
+    for _, revision_id in ordered:
+        tasks = groups[revision_id]
         revision = seen.revision(revision_id)
         if revision is None:
             continue  # the service is being removed: its tasks go with it

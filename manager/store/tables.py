@@ -8,6 +8,7 @@ nothing else (transition.py does). Maps iterate in an order that depends on the 
 from typing import NamedTuple
 
 from immutables import Map, MapMutation
+from msgspec.structs import replace
 
 from pyswarm.manager.store.changes import Kind
 from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
@@ -112,7 +113,7 @@ class Draft:
             self._services[object.id] = object
             _rename(self._service_ids, old, object)
         elif isinstance(object, Revision):
-            self._revisions[object.id] = object
+            self._revisions[object.id] = self._sharing_template(object)
             self._revisions_by_service.move(
                 object.id, old.service_id if isinstance(old, Revision) else "", object.service_id
             )
@@ -147,6 +148,13 @@ class Draft:
             _rename(self._config_ids, old, None)
         else:
             del self._clusters[old.id]
+
+    def _sharing_template(self, revision: Revision) -> Revision:
+        """Return the revision with its service's own task template when they are equal: most are, and it is large."""
+        service = self._services.get(revision.service_id)
+        if service is None or service.spec.task_template != revision.task_template:
+            return revision
+        return replace(revision, task_template=service.spec.task_template)
 
     def freeze(self) -> Tables:
         return Tables(
