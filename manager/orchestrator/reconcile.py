@@ -96,6 +96,10 @@ class _Pass:
             last = dead[-1]
             if last.spec_version != self.service.spec_version:
                 self._replace(slot, Verdict(self.now, f"task {last.id} ended and its spec is outdated"))
+            elif last.state is TaskState.ORPHANED:
+                self._replace(
+                    slot, after_loss(self.policy, now=self.now, why=f"the node of task {last.id} was removed")
+                )
             else:
                 self._replace(slot, after_death(slot, last, self.policy, now=self.now))
 

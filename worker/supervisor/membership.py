@@ -92,6 +92,31 @@ class Membership:
                 raise
             return {"node_id": made["node_id"], "cluster_id": made["cluster_id"]}
 
+    async def force_new_cluster(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
+        """Make this manager the only one of its cluster, from what it has on its disk. Containers run on."""
+        async with self._one_at_a_time:
+            record = self.record()
+            if record is None:
+                raise FailedPrecondition(NOT_PART)
+            if record.get("role") != "manager":
+                raise FailedPrecondition("This node is not a manager.", remedy="Run it on a manager that is left.")
+            await say("stopping this manager")
+            await self.manager.stop()
+            await say("making this manager the only one")
+            try:
+                made = await self._one_shot("pyswarm.manager.recover", {**request, "raft_id": secrets.token_hex(8)})
+            except BaseException:
+                self.manager.start()
+                raise
+            address = made["advertise_addr"]
+            record["raft_id"], record["advertise_addr"] = made["raft_id"], address
+            record["managers"] = [{"node_id": made["node_id"], "addr": f"{address}:{API_PORT}"}]
+            record.pop("bootstrap", None)
+            # The worker knows the managers that are gone: it begins anew with this one.
+            await self.worker.stop()
+            await self._begin(record, say)
+            return {"node_id": made["node_id"], "removed": made["removed"]}
+
     async def join(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
         async with self._one_at_a_time:
             self._must_be_free()

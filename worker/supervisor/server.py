@@ -78,6 +78,8 @@ class SupervisorServer:
                 return await membership.status()
             case "init":
                 return await membership.init(request, say)
+            case "force-new-cluster":
+                return await membership.force_new_cluster(request, say)
             case "join":
                 return await membership.join(request, say)
             case "leave":

@@ -1,5 +1,7 @@
 """What `init`, `join` and `join-token` say."""
 
+from collections.abc import Sequence
+
 from pyswarm.proto.paths import API_PORT
 
 
@@ -23,3 +25,12 @@ def joined(role: str) -> str:
 def endpoint(address: str) -> str:
     """Return host:port of the cluster API at an address."""
     return f"[{address}]:{API_PORT}" if ":" in address else f"{address}:{API_PORT}"
+
+
+def only_manager(node_id: str, removed: Sequence[str]) -> str:
+    """Return what `init --force-new-cluster` says in the end."""
+    gone = f"Removed: {', '.join(removed)}. " if removed else ""
+    return f"""Node {node_id} is now the only manager of its cluster; services, workers and their tasks stay.
+
+{gone}A machine that was removed must run `pyswarm leave --force` before it joins again.
+To have more managers, run `pyswarm join-token manager` and follow the instructions."""

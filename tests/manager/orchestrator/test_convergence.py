@@ -10,6 +10,7 @@ from lib.builders import a_service_spec
 from lib.world import World
 from msgspec.structs import replace
 
+from pyswarm.manager.orchestrator.nodes import remove_node
 from pyswarm.proto.model.spec import RestartPolicy, ServiceSpec, UpdateConfig
 from pyswarm.proto.model.states import Availability, FailureAction, TaskState, UpdateOrder, UpdateState
 
@@ -33,6 +34,18 @@ def test_a_new_service_fills_its_slots_spread_over_the_nodes():
     world.settle()
     assert slots(world) == [1, 2, 3, 4, 5, 6]
     assert Counter(t.node_id for t in world.running("web")) == {"n1": 2, "n2": 2, "n3": 2}
+
+
+def test_a_removed_nodes_tasks_run_elsewhere_at_once():
+    world = World(nodes=3)
+    world.create(web(6, restart=RestartPolicy(delay_seconds=60)))
+    world.settle()
+    before = world.clock.now()
+    world.dead.add("n2")
+    world.apply(remove_node(world.seen, "n2", force=True, now=before).changes)
+    while slots(world) != [1, 2, 3, 4, 5, 6]:
+        assert world.round() is not None, "slots of the removed node stayed empty"
+        assert world.clock.now() - before < 2
 
 
 def test_scaling_down_leaves_the_wanted_number_and_no_history_of_the_rest():
