@@ -354,9 +354,8 @@ class RaftEngine:
     def _tell(self) -> None:
         """Let everybody know what has become of it: leadership and reads."""
         now = self._clock.monotonic()
-        leader_id = self._guard.leader_id(now)
         is_leader = self._core.is_leader
-        leader = self._self if is_leader else self._state.members.known(leader_id or "")
+        leader = self._self if is_leader else self._leader_elsewhere(now)
         is_ready = is_leader and self._core.raftLastApplied >= self._barrier_index
         if self._board.post(Leadership(self._guard.term, leader, is_leader, is_ready)):
             log.info("leadership", term=self._guard.term, leader=leader.node_id if leader else "", ready=is_ready)
@@ -722,8 +721,13 @@ class RaftEngine:
         return NotLeader(leader=self._leader_name())
 
     def _leader_name(self) -> str:
-        leader = self._state.members.known(self._guard.leader_id(self._clock.monotonic()) or "")
-        return leader.node_id if leader is not None and leader != self._self else ""
+        leader = self._leader_elsewhere(self._clock.monotonic())
+        return leader.node_id if leader is not None else ""
+
+    def _leader_elsewhere(self, now: float) -> Member | None:
+        """The log knows a member best, but one that lags may not have read of its leader yet."""
+        heard = self._guard.heard_leader(now)
+        return heard and (self._state.members.known(heard.raft_id) or heard)
 
     def _give_up(self, why: Any) -> None:
         self._proposals.leadership_lost("")

@@ -107,12 +107,13 @@ class Guard(Transport):  # type: ignore[misc]
         """Ask every follower for a sign of life; return the number that `confirmed_round` must reach."""
         return self._leading.begin_round()
 
-    def leader_id(self, now: float) -> str | None:
-        """Return the raft id of the leader, as long as it is heard."""
-        if self._exchange.core.is_leader:
-            return self._exchange.own_id
+    def heard_leader(self, now: float) -> Member | None:
+        """Return the other member that leads, as long as it is heard. The log here may not know it yet."""
         leader = self._exchange.core.believed_leader
-        return leader.id if leader is not None and self._electing.knows_leader(now) else None
+        if leader is None or self._exchange.core.is_leader or not self._electing.knows_leader(now):
+            return None
+        member: Member = leader.member
+        return member
 
     def heard_within(self, seconds: float, now: float) -> frozenset[str]:
         """Return whom this leader heard within the last `seconds`, itself included."""
@@ -212,7 +213,8 @@ class Guard(Transport):  # type: ignore[misc]
         self._exchange.hide(node.id)
         self._exchange.nodes.pop(node.id, None)
         self._leading.drop(node.id)
-        if node != NOBODY:
+        # A leader that the snapshot does not know yet is about to be answered, and soon added by its log.
+        if node not in (NOBODY, self._intake.installing_from):
             self._exchange.network.drop_peer(node.id)
 
     def destroy(self) -> None:

@@ -65,6 +65,8 @@ class SnapshotIntake:
         self._receiver = SnapshotReceiver(snapshots, rules=exchange.rules)
         self.is_installing = False
         """A complete snapshot is being synced and restored; nothing else is taken meanwhile."""
+        self.installing_from: RaftNode | None = None
+        """The leader, while the core begins from its snapshot and drops the members that the snapshot has not."""
         self.is_virgin = False
         """No snapshot yet: this member must be given one before it can take entries."""
 
@@ -109,7 +111,9 @@ class SnapshotIntake:
             # Makes the core call the deserializer; the bytes went another way.
             "serialized": (b"", True, True),
         }
+        self.installing_from = leader
         exchange.deliver(leader, install)
+        self.installing_from = None
         if exchange.core.raftLastApplied != header.index or exchange.journal.last_index != header.index:
             raise Internal(f"the core did not begin from the snapshot of entry {header.index}")
         self.is_installing = self.is_virgin = False
