@@ -53,6 +53,10 @@ lint: build
 bench-scheduler: build
 	@$(PY) tests/bench/scheduler.py $(OPTIONS)
 
+.PHONY: bench-store
+bench-store: build
+	@$(PY) tests/bench/store_scale.py $(OPTIONS)
+
 .PHONY: lock
 lock: build
 	@$(PY) -m pip install --quiet pip-tools

@@ -71,6 +71,13 @@ class FailedPrecondition(SwarmError):
     code = "failed-precondition"
 
 
+class VersionTooOld(FailedPrecondition):
+    """What happened since that version is not remembered any more."""
+
+    code = "version-too-old"
+    remedy = "List again, and watch from the version of that list."
+
+
 class NotLeader(FailedPrecondition):
     code = "not-leader"
     remedy = "Ask the leader, which `pyswarm node ls` shows."

@@ -5,17 +5,19 @@ apply.py; this module only keeps the present state, and tells followers. Writing
 """
 
 import threading
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from pyswarm.manager.store.apply import EMPTY, Invalid, Outcome, State, apply_entry, encode_outcome, state_digest
 from pyswarm.manager.store.changes import Kind
+from pyswarm.manager.store.fanout import KINDS, Fanout, Selector, select
+from pyswarm.manager.store.history import HISTORY_EVENTS, History
 from pyswarm.manager.store.pieces import read_pieces, write_pieces
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.transition import Event
 from pyswarm.manager.store.watch import QUEUE_LIMIT, Commit, Overrun, Restored, Subscription
 from pyswarm.proto.log import get_logger
 
-__all__ = ["Commit", "Event", "Overrun", "Restored", "Store", "Subscription"]
+__all__ = ["Commit", "Event", "Overrun", "Restored", "Selector", "Store", "Subscription"]
 
 log = get_logger(__name__)
 
@@ -23,12 +25,14 @@ log = get_logger(__name__)
 class Store:
     """Implements `manager.raft.port.StateMachine`. Consensus may call it from a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, history_events: int = HISTORY_EVENTS) -> None:
         self._state: State = EMPTY
         # Held for microseconds: makes "the view and every commit after it" one step against an apply in
         # another thread. Never held while anything is awaited or proposed.
         self._lock = threading.Lock()
-        self._subscriptions: list[Subscription] = []
+        self._fanout = Fanout()
+        self._history_events = history_events
+        self._history = History(events_max=history_events)
 
     @property
     def view(self) -> Snapshot:
@@ -36,17 +40,59 @@ class Store:
         return self._state.view
 
     def view_and_watch(
-        self, kinds: Container[Kind] | None = None, *, limit: int = QUEUE_LIMIT
+        self,
+        kinds: Collection[Kind] | None = None,
+        *,
+        selectors: Iterable[Selector] = (),
+        limit: int = QUEUE_LIMIT,
     ) -> tuple[Snapshot, Subscription]:
-        """Return the present view and a subscription to every later commit that touches `kinds` (None: any).
+        """Return the present view and a subscription to every later commit with events of `kinds` or `selectors`.
 
-        Call it on the event loop that will iterate, and close the subscription (`with`). When it raises
+        Neither means all events. Following a node, a service or an id by a selector costs nothing while others
+        change. Call it on the event loop that will iterate, and close the subscription (`with`). When it raises
         `Overrun`, start again with a new view.
         """
+        wanted = _selectors(kinds, selectors)
         with self._lock:
-            subscription = Subscription(kinds, limit, self._forget)
-            self._subscriptions.append(subscription)
-            return self._state.view, subscription
+            view = self._state.view
+            subscription = Subscription(after=view.version, limit=limit, on_close=self._forget)
+            self._fanout.add(subscription, wanted)
+            return view, subscription
+
+    def watch_after(
+        self,
+        version: int,
+        kinds: Collection[Kind] | None = None,
+        *,
+        selectors: Iterable[Selector] = (),
+        limit: int = QUEUE_LIMIT,
+    ) -> Subscription:
+        """Return a subscription to every commit after `version`, those that have happened already included.
+
+        A version that this manager has not reached yet is waited for: it may be behind the one that was read.
+
+        Raises:
+            VersionTooOld: commits after `version` are not remembered any more.
+        """
+        wanted = _selectors(kinds, selectors)
+        with self._lock:
+            missed = [part for c in self._history.after(version) if (part := select(c, wanted)) is not None]
+            # What is remembered is bounded, so it may all wait at once, beside what comes then.
+            subscription = Subscription(after=version, limit=limit + len(missed), on_close=self._forget)
+            for commit in missed:
+                subscription.deliver(commit)
+            self._fanout.add(subscription, wanted)
+            return subscription
+
+    @property
+    def followers(self) -> int:
+        """How many subscriptions are open."""
+        return len(self._fanout)
+
+    def history_after(self, version: int) -> Iterator[Commit]:
+        """Return what is remembered of the commits after `version`; raises VersionTooOld as `watch_after`."""
+        with self._lock:
+            return iter(tuple(self._history.after(version)))
 
     def outcome_of(self, client_id: str, sequence: int) -> Outcome | None:
         """Return what became of a writer's entry, None when it has not been applied here (or is forgotten)."""
@@ -66,7 +112,8 @@ class Store:
             self._state = state
             if events:
                 commit = Commit(index, events, state.view)
-                self._subscriptions = [s for s in self._subscriptions if s.deliver(commit)]
+                self._history.append(commit)
+                self._fanout.deliver(commit)
         if isinstance(outcome, Invalid):
             log.error("entry refused", index=index, why=outcome.message)
         return encode_outcome(outcome)
@@ -84,11 +131,16 @@ class Store:
         state = read_pieces(index, pieces)
         with self._lock:
             self._state = state
-            followers, self._subscriptions = self._subscriptions, []
-            for subscription in followers:
-                subscription.fail(Restored(f"the store was restored from a snapshot at version {state.view.version}"))
+            self._history = History(state.view.version, events_max=self._history_events)
+            self._fanout.fail_all(Restored(f"the store was restored from a snapshot at version {state.view.version}"))
 
     def _forget(self, subscription: Subscription) -> None:
         with self._lock:
-            if subscription in self._subscriptions:
-                self._subscriptions.remove(subscription)
+            self._fanout.remove(subscription)
+
+
+def _selectors(kinds: Collection[Kind] | None, selectors: Iterable[Selector]) -> frozenset[Selector]:
+    chosen = frozenset(selectors)
+    if kinds is None and not chosen:
+        kinds = KINDS
+    return chosen | {Selector(kind) for kind in kinds or ()}

@@ -1,26 +1,29 @@
 """Follow the store: each commit once, in order, without a gap, or a clear sign to start again.
 
-A subscription holds a bounded queue. A follower that falls behind is not waited for and not fed gaps: its
-queue is dropped and it is told so by `Overrun`. Commits may be delivered from another thread than the
-follower's (consensus may apply in its own); the follower must be on the event loop it subscribed from.
+A subscription holds a bounded queue. A follower that falls behind is not waited for and not fed gaps: its queue is
+dropped and it is told so by `Overrun`. Who is told of what is fanout.py's matter, coming back history.py's. Commits may
+be delivered from another thread than the follower's (consensus may apply in its own); the follower must be on the event
+loop it subscribed from.
 """
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
 from msgspec import Struct
 
-from pyswarm.manager.store.changes import Kind
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.transition import Event
 from pyswarm.proto.errors import Unavailable
 
 QUEUE_LIMIT: Final = 4096
 """Commits that may wait for one follower."""
+
+QUEUED_EVENTS_MAX: Final = 262_144
+"""Events that may wait for one follower, in however few commits."""
 
 
 class Commit(Struct, frozen=True):
@@ -44,10 +47,14 @@ class Restored(Overrun):
 class Subscription:
     """Commits from one version on: iterate with `async for`, close by `with` (or `async with`)."""
 
-    def __init__(self, kinds: Container[Kind] | None, limit: int, on_close: Callable[["Subscription"], None]) -> None:
-        self._kinds = kinds
+    def __init__(self, *, after: int, limit: int, on_close: Callable[["Subscription"], None]) -> None:
+        """`after` is the version that the follower has: commits up to it are not for it."""
+        self._after = after
         self._limit = limit
         self._on_close = on_close
+        # Two counters, each with one writer: the store may deliver from another thread than the follower takes in.
+        self._delivered_events = 0
+        self._taken_events = 0
         self._queue: deque[Commit] = deque()
         self._error: Overrun | None = None
         self._is_closed = False
@@ -55,22 +62,29 @@ class Subscription:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
+    @property
+    def waiting(self) -> int:
+        """How many commits have come and were not taken yet."""
+        return len(self._queue)
+
     def __aiter__(self) -> "Subscription":
         return self
 
     async def __anext__(self) -> Commit:
         """Return the next commit; raise `Overrun` (or `Restored`) when there is a gap before it."""
-        await self._wait()
-        if not self._queue:
-            raise StopAsyncIteration
-        return self._queue.popleft()
+        while (commit := self._take()) is None:
+            if self._is_closed:
+                raise StopAsyncIteration
+            await self._wait()
+        return commit
 
     async def next_batch(self) -> tuple[Commit, ...]:
         """Wait for a commit and return all that have come (none only when closed); raise as iterating does."""
-        await self._wait()
         batch: list[Commit] = []
-        while self._queue:
-            batch.append(self._queue.popleft())
+        while not batch and not self._is_closed:
+            await self._wait()
+            while (commit := self._take()) is not None:
+                batch.append(commit)
         return tuple(batch)
 
     def close(self) -> None:
@@ -98,19 +112,18 @@ class Subscription:
         self.close()
 
     def deliver(self, commit: Commit) -> bool:
-        """Queue what interests the follower; return False when it is to be forgotten. For the store alone."""
+        """Queue events the follower asked for; return False when it is to be forgotten. For the store alone."""
         if self._is_closed or self._error is not None:
             return False
-        if self._kinds is not None:
-            kinds = self._kinds
-            events = tuple(event for event in commit.events if event.kind in kinds)
-            if len(events) < len(commit.events):
-                commit = Commit(commit.version, events, commit.snapshot)
-        if not commit.events:
+        if commit.version <= self._after:
             return True
-        if len(self._queue) >= self._limit:
-            self.fail(Overrun(f"a follower of the store fell {self._limit} commits behind at version {commit.version}"))
+        waiting = len(self._queue)
+        events = self._delivered_events - self._taken_events + len(commit.events)
+        if waiting >= self._limit or (waiting and events > QUEUED_EVENTS_MAX):
+            behind = f"{waiting} commits ({events} events)"
+            self.fail(Overrun(f"a follower of the store fell {behind} behind at version {commit.version}"))
             return False
+        self._delivered_events += len(commit.events)
         self._queue.append(commit)
         self._wake()
         return True
@@ -120,6 +133,15 @@ class Subscription:
         self._error = error
         self._queue.clear()
         self._wake()
+
+    def _take(self) -> Commit | None:
+        """Return the oldest commit that waits; None also when a failure in another thread has just dropped it."""
+        try:
+            commit = self._queue.popleft()
+        except IndexError:
+            return None
+        self._taken_events += len(commit.events)
+        return commit
 
     async def _wait(self) -> None:
         """Return when a commit is queued or the subscription is closed; raise when there is a gap."""
