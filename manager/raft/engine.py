@@ -20,6 +20,7 @@ from typing import Any
 from pyswarm.manager.raft.codec import BadMessage, Message
 from pyswarm.manager.raft.commands import MemberChange, decode_batch
 from pyswarm.manager.raft.core import FAIL_REASON, LEADER, NOBODY, Core, RaftNode, core_configuration
+from pyswarm.manager.raft.disk import REAL_DISK, Disk
 from pyswarm.manager.raft.guard import Guard
 from pyswarm.manager.raft.journal import Journal, Staged
 from pyswarm.manager.raft.leadership import LeadershipBoard
@@ -86,6 +87,7 @@ class RaftEngine:
         settings: RaftSettings,
         clock: Clock = SYSTEM_CLOCK,
         entropy: Entropy = SYSTEM_ENTROPY,
+        storage: Disk = REAL_DISK,
     ) -> "RaftEngine":
         """Read the disk, restore `state_machine`, bind the raft port. Nothing is sent before `run`.
 
@@ -107,7 +109,7 @@ class RaftEngine:
                 disk,
                 lambda: open_state(
                     directory, sealer=sealer, member=member, members=members, machine=state_machine,
-                    settings=settings, entropy=entropy,
+                    settings=settings, entropy=entropy, disk=storage,
                 ),
             )  # fmt: skip
             engine = cls(

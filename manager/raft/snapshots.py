@@ -3,24 +3,26 @@
     file  = magic, version, salt, frame*
     frame = length, AES-256-GCM(kind byte, content): a header, pieces, and an end that counts them
 
-A file is written aside, synced, renamed, and its directory synced; only then are older ones deleted. The same
+A file is written aside, synced, read again to the end, renamed, and its directory synced; only then are older ones
+deleted, and journal segments that it covers. It is synced bit by bit, so that the journal's own small syncs never
+queue behind all of it. The same
 frames, opened, travel to a follower that has fallen behind (install.py), which seals them under its own key.
 Blocking; the engine calls it from a thread.
 """
 
-import os
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from pyswarm.manager.raft.codec import Entry
+from pyswarm.manager.raft.disk import REAL_DISK, Disk
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.sealing.sealer import SALT_BYTES, FileSealer, SealBroken, Sealer
-from pyswarm.proto.certificate_files import sync_directory
 from pyswarm.proto.entropy import SYSTEM_ENTROPY, Entropy
 from pyswarm.proto.errors import Internal
 
@@ -34,6 +36,9 @@ _ASIDE: Final = ".new"
 
 HEADER, PIECE, END = b"H", b"P", b"E"
 FRAME_BYTES_MAX: Final = 1024 * 1024
+
+_BUFFER_BYTES: Final = 256 * 1024
+_SYNC_BYTES: Final = 2 * 1024 * 1024
 
 
 class RaftSnapshotDamaged(Internal):
@@ -81,18 +86,20 @@ def decode_header(frame: bytes) -> SnapshotHeader:
 class SnapshotWriter:
     """One snapshot on its way to the disk: frames in order, then `finish`, or `abort`."""
 
-    def __init__(self, path: Path, sealer: Sealer, entropy: Entropy) -> None:
+    def __init__(self, path: Path, aside: Path, sealer: Sealer, entropy: Entropy, disk: Disk) -> None:
         self._path = path
-        self._aside = path.with_name(path.name + _ASIDE)
+        self._aside = aside
+        self._sealer = sealer
+        self._disk = disk
         salt = entropy.bytes(SALT_BYTES)
         self._preamble = _PREAMBLE.pack(_MAGIC, _VERSION, salt)
         self._keys = sealer.for_file(_KIND, salt)
         self._number = 0
         self._is_ended = False
-        self._file: BinaryIO = open(  # noqa: SIM115 - closed by finish or abort
-            self._aside, "wb", opener=lambda p, flags: os.open(p, flags | os.O_CLOEXEC, 0o600)
-        )
-        self._file.write(self._preamble)
+        self._buffer = bytearray(self._preamble)
+        self._offset = 0
+        self._unsynced = 0
+        self._descriptor: int | None = disk.create(aside, 0)
 
     def add(self, frame: bytes) -> None:
         """Write one frame: kind byte and content. Raises RaftSnapshotDamaged when it cannot come at this place."""
@@ -106,8 +113,11 @@ class SnapshotWriter:
         elif kind not in (HEADER, PIECE):
             raise RaftSnapshotDamaged(f"frame {self._number} of a snapshot has the unknown kind {kind!r}")
         sealed = self._keys.seal(self._number, frame, self._preamble)
-        self._file.write(len(sealed).to_bytes(_LENGTH_BYTES, "big") + sealed)
+        self._buffer += len(sealed).to_bytes(_LENGTH_BYTES, "big")
+        self._buffer += sealed
         self._number += 1
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self._write_buffer()
 
     def add_end(self) -> None:
         self.add(END + self._number.to_bytes(8, "big"))
@@ -116,38 +126,72 @@ class SnapshotWriter:
         """Bring it to the disk, still aside, and return where it is."""
         if not self._is_ended:
             raise RaftSnapshotDamaged("a snapshot is cut short")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        assert self._descriptor is not None
+        self._write_buffer()
+        self._disk.sync(self._descriptor)
+        self._close()
         return self._aside
+
+    def verify(self) -> None:
+        """Read all of the synced file again. Raises RaftSnapshotDamaged: it must not replace anything."""
+        reader = SnapshotReader(self._aside, self._sealer, self._disk)
+        try:
+            decode_header(reader.next_frame() or b"")
+            for _ in reader.pieces():
+                pass
+        finally:
+            reader.close()
 
     def publish(self) -> None:
         """Give the synced file its name."""
-        self._aside.rename(self._path)
-        sync_directory(self._path.parent)
+        self._disk.rename(self._aside, self._path)
+        self._disk.sync_directory(self._path.parent)
 
     def abort(self) -> None:
-        self._file.close()
-        self._aside.unlink(missing_ok=True)
+        """Forget what was written; what cannot be deleted now goes at the next start."""
+        self._close()
+        with suppress(FileNotFoundError):
+            self._disk.unlink(self._aside)
+
+    def _write_buffer(self) -> None:
+        assert self._descriptor is not None
+        self._disk.write(self._descriptor, self._buffer, self._offset)
+        self._offset += len(self._buffer)
+        self._unsynced += len(self._buffer)
+        self._buffer = bytearray()
+        if self._unsynced >= _SYNC_BYTES:
+            self._disk.sync(self._descriptor)
+            self._unsynced = 0
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            self._disk.close(self._descriptor)
+            self._descriptor = None
 
 
 class SnapshotReader:
     """The frames of one snapshot, in order, checked. Keeps the file even when a newer one replaces it."""
 
-    def __init__(self, path: Path, sealer: Sealer) -> None:
+    def __init__(self, path: Path, sealer: Sealer, disk: Disk) -> None:
         self._path = path
-        self._file: BinaryIO = path.open("rb")
-        preamble = self._file.read(_PREAMBLE.size)
-        if len(preamble) < _PREAMBLE.size or not preamble.startswith(_MAGIC):
-            self._file.close()
-            raise RaftSnapshotDamaged(f"{path} is not a snapshot")
-        _, version, salt = _PREAMBLE.unpack(preamble)
-        if version != _VERSION:
-            self._file.close()
-            raise RaftSnapshotDamaged(
-                f"{path} is of format {version}, this version reads {_VERSION}",
-                remedy="Run the version of pyswarm that wrote it.",
-            )
+        self._disk = disk
+        self._descriptor: int | None = disk.open(path)
+        self._offset = 0
+        self._buffer = b""
+        self._at = 0
+        try:
+            preamble = self._read(_PREAMBLE.size)
+            if len(preamble) < _PREAMBLE.size or not preamble.startswith(_MAGIC):
+                raise RaftSnapshotDamaged(f"{path} is not a snapshot")
+            _, version, salt = _PREAMBLE.unpack(preamble)
+            if version != _VERSION:
+                raise RaftSnapshotDamaged(
+                    f"{path} is of format {version}, this version reads {_VERSION}",
+                    remedy="Run the version of pyswarm that wrote it.",
+                )
+        except BaseException:
+            self.close()
+            raise
         self._preamble = preamble
         self._keys: FileSealer = sealer.for_file(_KIND, salt)
         self._number = 0
@@ -157,14 +201,17 @@ class SnapshotReader:
         """Return the next frame, None behind the end. Raises RaftSnapshotDamaged."""
         if self._is_ended:
             return None
-        length = int.from_bytes(self._file.read(_LENGTH_BYTES), "big")
-        sealed = self._file.read(length)
+        start = self._offset - len(self._buffer) + self._at
+        length = int.from_bytes(self._read(_LENGTH_BYTES), "big")
+        if length > FRAME_BYTES_MAX * 5:
+            raise RaftSnapshotDamaged(f"{self._path}, byte {start}: no frame is {length} bytes long")
+        sealed = self._read(length)
         if not length or len(sealed) < length:
-            raise RaftSnapshotDamaged(f"{self._path} is cut short")
+            raise RaftSnapshotDamaged(f"{self._path}, byte {start}: it is cut short")
         try:
             frame = self._keys.open(self._number, sealed, self._preamble)
         except SealBroken as error:
-            raise RaftSnapshotDamaged(f"frame {self._number} of {self._path} does not open") from error
+            raise RaftSnapshotDamaged(f"{self._path}, byte {start}: frame {self._number} does not open") from error
         self._number += 1
         self._is_ended = frame.startswith(END)
         return frame
@@ -176,22 +223,43 @@ class SnapshotReader:
                 yield frame[1:]
 
     def close(self) -> None:
-        self._file.close()
+        if self._descriptor is not None:
+            self._disk.close(self._descriptor)
+            self._descriptor = None
+
+    def _read(self, size: int) -> bytes:
+        """Return the next `size` bytes, fewer at the end of the file."""
+        if self._at + size > len(self._buffer):
+            assert self._descriptor is not None
+            rest = self._buffer[self._at :]
+            more = self._disk.read(self._descriptor, max(_BUFFER_BYTES, size - len(rest)), self._offset)
+            self._offset += len(more)
+            self._buffer, self._at = rest + more, 0
+        part = self._buffer[self._at : self._at + size]
+        self._at += len(part)
+        return part
 
 
 class SnapshotStore:
     """The snapshots of one member: the newest, and writers of newer ones."""
 
-    def __init__(self, directory: Path, sealer: Sealer, entropy: Entropy = SYSTEM_ENTROPY) -> None:
+    def __init__(
+        self, directory: Path, sealer: Sealer, entropy: Entropy = SYSTEM_ENTROPY, *, disk: Disk = REAL_DISK
+    ) -> None:
         self._directory = directory
         self._sealer = sealer
         self._entropy = entropy
+        self._disk = disk
+        self._asides = 0
 
     def prepare(self) -> None:
         """Make the directory and remove what a crash left half written."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for leftover in self._directory.glob(f"*{_ASIDE}"):
-            leftover.unlink()
+        self._disk.make_directory(self._directory)
+        for name in self._disk.names(self._directory):
+            if name.endswith(_ASIDE):
+                self._disk.unlink(self._directory / name)
+        # The newest name may be one whose process was killed before it was synced.
+        self._disk.sync_directory(self._directory)
 
     def open_newest(self) -> tuple[SnapshotHeader, SnapshotReader] | None:
         """Return the newest snapshot's header and a reader behind it, None when there is none.
@@ -199,11 +267,8 @@ class SnapshotStore:
         Raises:
             RaftSnapshotDamaged: it cannot be believed. Older ones are no substitute: the log before it is gone.
         """
-        found = sorted(self._directory.glob(f"{_PREFIX}*"))
-        names = [path for path in found if not path.name.endswith(_ASIDE)]
-        if not names:
-            return None
-        return self._open(names[-1])
+        indexes = self._indexes()
+        return self._open(self._path(indexes[-1])) if indexes else None
 
     def open_aside(self, path: Path) -> tuple[SnapshotHeader, SnapshotReader]:
         """Open a snapshot that was received but not given its name yet."""
@@ -211,18 +276,27 @@ class SnapshotStore:
 
     def new_writer(self, header: SnapshotHeader) -> SnapshotWriter:
         """Begin a snapshot; its header is written."""
-        writer = SnapshotWriter(self._directory / f"{_PREFIX}{header.index:020d}", self._sealer, self._entropy)
+        self._asides += 1
+        path = self._path(header.index)
+        # One of its own for every writer: a received snapshot may stand at the index of one being written.
+        aside = path.with_name(f"{path.name}.{self._asides}{_ASIDE}")
+        writer = SnapshotWriter(path, aside, self._sealer, self._entropy, self._disk)
         writer.add(encode_header(header))
         return writer
 
     def write(self, header: SnapshotHeader, pieces: Iterable[bytes]) -> None:
-        """Write a whole snapshot and delete older ones. Raises OSError, leaving what was there."""
+        """Write a whole snapshot and delete older ones.
+
+        Raises:
+            OSError, RaftSnapshotDamaged: it could not be written, or not be read again; what was there remains.
+        """
         writer = self.new_writer(header)
         try:
             for piece in pieces:
                 writer.add(PIECE + piece)
             writer.add_end()
             writer.sync()
+            writer.verify()
         except BaseException:
             writer.abort()
             raise
@@ -230,13 +304,21 @@ class SnapshotStore:
         self.delete_before(header.index)
 
     def delete_before(self, index: int) -> None:
-        for path in self._directory.glob(f"{_PREFIX}*"):
-            number = path.name.removeprefix(_PREFIX)
-            if number.isdecimal() and int(number) < index:
-                path.unlink()
+        for found in self._indexes():
+            if found < index:
+                self._disk.unlink(self._path(found))
+
+    def _indexes(self) -> list[int]:
+        suffixes = (
+            name.removeprefix(_PREFIX) for name in self._disk.names(self._directory) if name.startswith(_PREFIX)
+        )
+        return sorted(int(suffix) for suffix in suffixes if suffix.isdecimal())
+
+    def _path(self, index: int) -> Path:
+        return self._directory / f"{_PREFIX}{index:020d}"
 
     def _open(self, path: Path) -> tuple[SnapshotHeader, SnapshotReader]:
-        reader = SnapshotReader(path, self._sealer)
+        reader = SnapshotReader(path, self._sealer, self._disk)
         try:
             frame = reader.next_frame()
             return decode_header(frame or b""), reader

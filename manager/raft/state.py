@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pyswarm.manager.raft import membership
 from pyswarm.manager.raft.commands import NOOP_COMMAND
+from pyswarm.manager.raft.disk import REAL_DISK, Disk
 from pyswarm.manager.raft.journal import Add, Frame, Journal, decode_frame
 from pyswarm.manager.raft.port import Member, StateMachine
 from pyswarm.manager.raft.rules import ALL_RULES, Rules
@@ -19,7 +20,6 @@ from pyswarm.manager.raft.settings import RaftSettings
 from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotStore, SnapshotWriter
 from pyswarm.manager.raft.wal import JournalDamaged, Wal
 from pyswarm.manager.sealing.sealer import Sealer
-from pyswarm.proto.certificate_files import sync_directory
 from pyswarm.proto.entropy import Entropy
 
 FIRST_INDEX = 2
@@ -151,16 +151,17 @@ def open_state(
     machine: StateMachine,
     settings: RaftSettings,
     entropy: Entropy,
+    disk: Disk = REAL_DISK,
 ) -> DiskState:
     """Read the disk and restore `machine`; make the first state where there is none. Blocking.
 
     Raises:
         JournalDamaged, RaftSnapshotDamaged: it cannot be believed, and says what to do.
     """
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    snapshots = SnapshotStore(directory / "snapshots", sealer, entropy)
+    disk.make_directory(directory)
+    snapshots = SnapshotStore(directory / "snapshots", sealer, entropy, disk=disk)
     snapshots.prepare()
-    wal = Wal(directory / "journal", sealer, segment_bytes=settings.segment_bytes, entropy=entropy)
+    wal = Wal(directory / "journal", sealer, segment_bytes=settings.segment_bytes, disk=disk, entropy=entropy)
     journal = Journal(tail_entries=settings.snapshot_tail_entries)
     frames: list[Frame] = []
     for segment, content in wal.recover():
@@ -189,7 +190,6 @@ def open_state(
         journal.begin_at_snapshot(header.before, header.last)
         state.snapshot_taken(header)
         state.marker.touch()
-    sync_directory(directory)
     return state
 
 
