@@ -76,7 +76,9 @@ def test_a_segment_whose_header_was_never_synced_is_dropped(tmp_path: Path) -> N
     assert read(tmp_path) == [b"one", b"two"]
 
 
-@pytest.mark.parametrize("at", [HEADER_BYTES, HEADER_BYTES + 5, HEADER_BYTES + 12, HEADER_BYTES + 20, HEADER_BYTES + 40])
+@pytest.mark.parametrize(
+    "at", [HEADER_BYTES, HEADER_BYTES + 5, HEADER_BYTES + 12, HEADER_BYTES + 20, HEADER_BYTES + 40]
+)
 def test_damage_in_the_middle_is_refused(tmp_path: Path, at: int) -> None:
     written(tmp_path, b"one", b"two", b"three")
     (segment,) = segments(tmp_path)
