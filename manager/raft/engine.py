@@ -271,7 +271,7 @@ class RaftEngine:
         self._fault = error
         log.error("consensus has failed on this manager; it stops", reason=str(error))
         self._transport.close()
-        self._give_up(lambda: OutcomeUnknown("this manager has failed"))
+        self._give_up(lambda: OutcomeUnknown(f"consensus has failed on this manager: {error}"))
         if self._stopped is not None and not self._stopped.done():
             failure = error if isinstance(error, SwarmError) else Internal(f"consensus has failed: {error!r}")
             failure.__cause__ = error if failure is not error else error.__cause__
@@ -559,7 +559,7 @@ class RaftEngine:
                 return
             if not leadership.is_leader:
                 raise self._not_leader()
-        raise Unavailable("this manager is shutting down")
+        raise self._why_down()
 
     # -- membership
 
@@ -708,7 +708,7 @@ class RaftEngine:
 
     def _must_have_quorum(self, *, of_all: bool = True) -> None:
         if self._is_down:
-            raise Unavailable("this manager is shutting down")
+            raise self._why_down()
         if not self._core.is_leader:
             raise self._not_leader()
         _, high = self._settings.election_seconds
@@ -718,6 +718,12 @@ class RaftEngine:
                 "no majority of the managers is in reach",
                 remedy="Bring managers back; what runs goes on running meanwhile.",
             )
+
+    def _why_down(self) -> Unavailable:
+        if self._fault is None:
+            return Unavailable("this manager is shutting down")
+        remedy = self._fault.remedy if isinstance(self._fault, SwarmError) else "See this manager's log."
+        return Unavailable(f"consensus has failed on this manager: {self._fault}", remedy=remedy)
 
     def _not_leader(self) -> NotLeader:
         return NotLeader(leader=self._leader_name())

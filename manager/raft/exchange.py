@@ -105,6 +105,10 @@ class Exchange:
         """Send what depends on everything that was written to the journal so far."""
         self.gate.post(raft_id, message, needs=self.journal.position)
 
+    def post_term(self, raft_id: str, message: Message) -> None:
+        """Send what shows this member's term and depends on nothing else."""
+        self.gate.post(raft_id, message, needs=self.journal.term_position)
+
     # -- the core's view of its peers
 
     def show(self, raft_id: str) -> None:

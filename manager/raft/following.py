@@ -40,7 +40,7 @@ class Following:
             return
         exchange.deliver(node, self._sign_of_life(message.term))
         if isinstance(message, Heartbeat):
-            exchange.post(node.id, HeartbeatReply(exchange.term, message.round))
+            exchange.post_term(node.id, HeartbeatReply(exchange.term, message.round))
         elif isinstance(message, SnapshotPiece):
             self._intake.take(node, message)
 

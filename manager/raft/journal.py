@@ -88,6 +88,8 @@ class Journal(CoreJournal):  # type: ignore[misc]
         self._mark = 0
         self.position = 0
         """Counts what was staged; a promise made now depends on all up to here."""
+        self.term_position = 0
+        """Where term and vote changed last; a message that shows the term depends on all up to here."""
         self.durable_position = 0
         self._taken_position = 0
         self.durable_index = 0
@@ -180,6 +182,7 @@ class Journal(CoreJournal):  # type: ignore[misc]
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         self._term, self._voted_for = term, votedForNodeId or ""
         self.position += 1
+        self.term_position = self.position
 
     def getCurrentTerm(self) -> int:
         return self._term

@@ -76,15 +76,19 @@ class Leading:
             exchange.hide(raft_id)
 
     def tend(self) -> None:
-        """Keep those followers awake that the core may not send to at present."""
+        """Keep those followers awake that the core may not send to at present, and ask those that do not answer.
+
+        The answer to an append waits for the follower's disk. One whose disk stalls lives all the same, and says so
+        when it is asked: a slow disk costs no leadership.
+        """
         exchange = self._exchange
         for raft_id, progress in exchange.progress.items():
             if raft_id not in exchange.linked:
                 continue
             self._feed.go_on(raft_id, progress)
-            if raft_id in exchange.shown:
-                continue
-            if exchange.now - progress.asked_at >= exchange.settings.heartbeat_seconds:
+            is_fed = raft_id in exchange.shown
+            silent_since = max(progress.asked_at, progress.heard_at) if is_fed else progress.asked_at
+            if exchange.now - silent_since >= exchange.settings.heartbeat_seconds * (2 if is_fed else 1):
                 self._ask(raft_id, progress)
             exchange.show(raft_id)
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from lib.certificates import CertificateMaker
+from lib.faulty_disk import FaultyDisk
 
 from pyswarm.manager.raft.engine import RaftEngine
 from pyswarm.manager.raft.port import Member
@@ -61,6 +62,7 @@ class LabMember:
         self.directory = lab.directory / name
         self.certificates = lab.certificates.issue(self.directory / "certificates", self.member.node_id)
         self.ledger = Ledger()
+        self.disk = FaultyDisk()
         self.engine: RaftEngine
         self.task: asyncio.Task[None] | None = None
 
@@ -77,6 +79,7 @@ class LabMember:
             listen=(host, int(port)),
             cluster_id=self.lab.certificates.cluster_id,
             settings=settings or self.lab.settings,
+            storage=self.disk,
         )
         self.task = asyncio.get_running_loop().create_task(self.engine.run(), name=self.member.node_id)
 

@@ -153,6 +153,7 @@ def test_a_vote_counts_once_however_often_it_arrives(member: Make) -> None:
 def test_a_leader_that_is_heard_is_not_deposed(member: Make) -> None:
     a = member()
     a.hear("b", Heartbeat(1, 1))
+    a.sync()
     a.take()
     a.wait(0.2)
     a.hear("c", VoteRequest(9, 99, 9))
@@ -160,6 +161,16 @@ def test_a_leader_that_is_heard_is_not_deposed(member: Make) -> None:
     a.sync()
     assert a.guard.term == 1
     assert a.take() == [("c", PreVote(9, is_granted=False))]
+
+
+def test_a_term_is_shown_only_once_it_is_on_the_disk(member: Make) -> None:
+    a = member()
+    a.hear("b", Heartbeat(1, 1))
+    assert a.take() == []
+    a.sync()
+    assert a.take() == [("b", HeartbeatReply(1, 1))]
+    a.hear("b", Heartbeat(1, 2))
+    assert a.take() == [("b", HeartbeatReply(1, 2))], "a known term waits for nothing"
 
 
 def test_a_leader_may_hand_over_although_it_is_heard(member: Make) -> None:
