@@ -17,6 +17,7 @@ from pyswarm.manager.sealing.sealer import Sealer
 SEALER = Sealer(b"d" * 32)
 SEGMENT_BYTES = 4096
 SECTOR_BYTES = 512
+HEADER_BYTES = 80
 FRAME_BYTES = 48
 """What a frame takes besides its content."""
 
@@ -47,6 +48,16 @@ def written(contents: list[bytes]) -> Iterator[Written]:
         for mark, content in enumerate(contents, start=1):
             log.append(content, mark)
         yield Written(Path(name), contents)
+
+
+def place_of_last(contents: list[bytes]) -> tuple[int, int]:
+    """Return where the last frame begins and ends in the last segment."""
+    start = end = HEADER_BYTES
+    for content in contents:
+        size = FRAME_BYTES + len(content)
+        start = end if end + size <= SEGMENT_BYTES else HEADER_BYTES
+        end = start + size
+    return start, end
 
 
 def outcome(log: Written) -> tuple[list[bytes], JournalDamaged | None]:
@@ -90,8 +101,7 @@ def test_a_write_that_a_power_cut_tore_is_cut_and_never_refused(
     with written([*sizes, b"\xa5" * torn]) as log:
         segment = log.segments[-1]
         image = bytearray(segment.read_bytes())
-        end = len(image.rstrip(b"\0"))
-        start = end - torn - FRAME_BYTES
+        start, end = place_of_last(log.contents)
         sectors = range(start // SECTOR_BYTES, (end - 1) // SECTOR_BYTES + 1)
         lost = data.draw(st.sets(st.sampled_from(sectors), min_size=1))
         for sector in lost:
