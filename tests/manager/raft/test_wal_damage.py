@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pyswarm.manager.raft.disk import RealDisk
@@ -107,6 +107,8 @@ def test_a_write_that_a_power_cut_tore_is_cut_and_never_refused(
         for sector in lost:
             low, high = max(start, sector * SECTOR_BYTES), min(end, (sector + 1) * SECTOR_BYTES)
             image[low:high] = bytes(high - low)
+        # Bytes that were zeros anyway are no loss.
+        assume(image != segment.read_bytes())
         segment.write_bytes(image)
         assert log.read() == log.contents[:-1]
         assert log.read() == log.contents[:-1], "what was cut stays cut"
