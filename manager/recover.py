@@ -17,6 +17,7 @@ from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.recovery import plant, read_all
 from pyswarm.manager.sealing.keys import open_sealer
 from pyswarm.manager.store.apply import Applied, Entry, decode_outcome, encode_entry
+from pyswarm.manager.store.changes import Change
 from pyswarm.manager.store.store import Store
 from pyswarm.proto import one_shot
 from pyswarm.proto.certificate_files import sync_directory
@@ -58,11 +59,16 @@ def make_only_manager(store: Store, member: Member, *, index: int, clock: Clock,
     seen = store.view
     status = ManagerStatus(raft_id=member.raft_id, addr=member.api_addr, reachability=Reachability.REACHABLE)
     plan = keep_only_manager(seen, member.node_id, status, now=clock.now())
-    outcome = decode_outcome(store.apply(index, encode_entry(Entry(entropy.new_id(), 1, 1, plan.changes))))
-    if not isinstance(outcome, Applied):
-        raise Internal(f"the other managers could not be removed: {outcome}")
+    write_entry(store, plan.changes, index=index, entropy=entropy)
     gone = [node for node in seen.nodes() if store.view.node(node.id) is None]
     return sorted(node.description.hostname or node.id for node in gone)
+
+
+def write_entry(store: Store, changes: tuple[Change, ...], *, index: int, entropy: Entropy) -> None:
+    """Apply changes as the entry at `index` of a log that nobody else has. Raises Internal when they do not apply."""
+    outcome = decode_outcome(store.apply(index, encode_entry(Entry(entropy.new_id(), 1, 1, changes))))
+    if not isinstance(outcome, Applied):
+        raise Internal(f"the state could not be changed: {outcome}")
 
 
 def exchange_state(directory: Path, write: Any) -> None:

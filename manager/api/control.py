@@ -229,6 +229,20 @@ class ControlServicer(PayloadMethods, control_pb2_grpc.ControlServicer):
         await self._writer.update(remove)
         return pb.RemoveStackResponse(changes=_stack_changes(outcome))
 
+    async def Backup(self, request: pb.BackupRequest, context: Any) -> AsyncIterator[pb.BackupMessage]:
+        await self._consensus.read_barrier()
+        version, pieces = self._store.backup()
+        facts = pb.BackupMessage.Facts(
+            cluster_id=_cluster(self._store.view).id,
+            version=version,
+            created_at=self._clock.now(),
+            server_version=VERSION,
+        )
+        log.info("backup taken", version=version)
+        yield pb.BackupMessage(facts=facts)
+        for piece in pieces:
+            yield pb.BackupMessage(piece=piece)
+
     # -- watching
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchEvents]:

@@ -44,8 +44,8 @@ class PayloadMethods:
 
     async def CreateSecret(self, request: pb.CreateSecretRequest, context: Any) -> types_pb2.Secret:
         spec = secret_spec(request.spec, request.data)
-        secret = one_secret(self._store.view, await self._create(spec))
-        return to_message(secret, types_pb2.Secret)
+        id = await self._create(spec)
+        return to_message(one_secret(self._store.view, id), types_pb2.Secret)
 
     async def UpdateSecret(self, request: pb.UpdateSecretRequest, context: Any) -> types_pb2.Secret:
         labels = dict(request.labels)
@@ -63,8 +63,8 @@ class PayloadMethods:
         return pb.ListSecretsResponse(secrets=[to_message(s, types_pb2.Secret) for s in found], version=seen.version)
 
     async def CreateConfig(self, request: pb.CreateConfigRequest, context: Any) -> types_pb2.Config:
-        config = one_config(self._store.view, await self._create(config_spec(request.spec)))
-        return to_message(config, types_pb2.Config)
+        id = await self._create(config_spec(request.spec))
+        return to_message(one_config(self._store.view, id), types_pb2.Config)
 
     async def UpdateConfig(self, request: pb.UpdateConfigRequest, context: Any) -> types_pb2.Config:
         labels = dict(request.labels)

@@ -122,6 +122,11 @@ class Store:
         """Return the state as pieces; they may be consumed later and elsewhere, whatever is applied meanwhile."""
         return write_pieces(self._state)
 
+    def backup(self) -> tuple[int, Iterable[bytes]]:
+        """Return the version of the present state and its pieces, as `restore` takes them."""
+        state = self._state
+        return state.view.version, write_pieces(state)
+
     def restore(self, index: int, pieces: Iterable[bytes]) -> None:
         """Replace the whole state; every follower is told to start again.
 

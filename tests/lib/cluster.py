@@ -89,6 +89,10 @@ class Cluster:
         """Return the host names of the managers there are now."""
         return [node["Hostname"] for node in self.nodes() if node["ManagerStatus"]]
 
+    def managers_of(self, host: str) -> list[str]:
+        """Return the host names of the managers, as one host sees them."""
+        return [node["Hostname"] for node in self.nodes(on=host) if node["ManagerStatus"]]
+
     def leader(self) -> str:
         """Return the leader's host name."""
         return next(node["Hostname"] for node in self.nodes() if node["ManagerStatus"] == "Leader")

@@ -92,6 +92,22 @@ class Membership:
                 raise
             return {"node_id": made["node_id"], "cluster_id": made["cluster_id"]}
 
+    async def restore(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
+        """Make this machine the first manager of the cluster in a backup."""
+        async with self._one_at_a_time:
+            self._must_be_free()
+            await say("reading the backup")
+            try:
+                made = await self._one_shot("pyswarm.manager.restore", {**request, "raft_id": secrets.token_hex(8)})
+                record = self._new_record(request, made, "manager", None)
+                record["raft_id"] = made["raft_id"]
+                record["managers"] = [{"node_id": made["node_id"], "addr": f"{record['advertise_addr']}:{API_PORT}"}]
+                await self._begin(record, say)
+            except BaseException:
+                await self._forget()
+                raise
+            return {key: made[key] for key in ("node_id", "cluster_id", "services", "nodes", "removed")}
+
     async def force_new_cluster(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
         """Make this manager the only one of its cluster, from what it has on its disk. Containers run on."""
         async with self._one_at_a_time:

@@ -80,6 +80,8 @@ class SupervisorServer:
                 return await membership.init(request, say)
             case "force-new-cluster":
                 return await membership.force_new_cluster(request, say)
+            case "restore":
+                return await membership.restore(request, say)
             case "join":
                 return await membership.join(request, say)
             case "leave":

@@ -12,6 +12,7 @@ from typing import Any, cast
 from pyswarm.manager.cli.client.addresses import with_port
 from pyswarm.manager.cli.records import ServiceRow, StackChange, TaskList
 from pyswarm.manager.cli.settings import Settings
+from pyswarm.proto.backup_file import BackupFacts
 from pyswarm.proto.codec.messages import from_message, to_message
 from pyswarm.proto.errors import InvalidArgument, NotAManager, NotFound, Unavailable
 from pyswarm.proto.model.objects import Cluster, Config, JoinTokens, Node, Revision, Secret, Service, Task
@@ -166,6 +167,15 @@ class ControlClient:
         return [StackChange(change.id, change.name, change.action, change.kind) for change in answer.changes]
 
     # -- streams: these last as long as the caller reads them
+
+    async def backup(self) -> AsyncIterator[BackupFacts | bytes]:
+        """Yield what a backup is of, then its pieces."""
+        async for message in self._stub.Backup(pb.BackupRequest()):
+            if message.HasField("facts"):
+                told = message.facts
+                yield BackupFacts(told.cluster_id, told.version, told.created_at, told.server_version)
+            else:
+                yield message.piece
 
     def watch(self, *, kinds: Sequence[str], service_id: str = "", stack: str = "") -> AsyncIterator[pb.WatchEvents]:
         """An empty message once the watch is in place, then one per commit that touches what was asked for."""

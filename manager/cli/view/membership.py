@@ -34,3 +34,14 @@ def only_manager(node_id: str, removed: Sequence[str]) -> str:
 
 {gone}A machine that was removed must run `pyswarm leave --force` before it joins again.
 To have more managers, run `pyswarm join-token manager` and follow the instructions."""
+
+
+def restored(node_id: str, services: int, nodes: int, removed: Sequence[str]) -> str:
+    """Return what `restore` says in the end."""
+    gone = f"Removed: {', '.join(removed)}. " if removed else ""
+    return f"""Cluster restored: this node ({node_id}) is its only manager.
+It has {services} services and {nodes} nodes.
+
+{gone}Workers of the cluster come back by themselves if this machine has the address of one of its managers;
+others join again, after `pyswarm leave --force`.
+To have more managers, run `pyswarm join-token manager` and follow the instructions."""
