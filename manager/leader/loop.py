@@ -15,7 +15,8 @@ from pyswarm.manager.leader.roles import change_role, next_role_change
 from pyswarm.manager.orchestrator.reaper import reap
 from pyswarm.manager.orchestrator.reconcile import reconcile
 from pyswarm.manager.raft.port import Consensus
-from pyswarm.manager.store.changes import Change, Plan
+from pyswarm.manager.store.batch import parts
+from pyswarm.manager.store.changes import Plan
 from pyswarm.manager.store.conflict import Conflict
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Commit, Overrun, Store
@@ -27,9 +28,6 @@ from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import Node, Revision, Service, Task
 
 log = get_logger(__name__)
-
-CHANGES_PER_WRITE = 200
-"""Objects changed by one entry at most (as SwarmKit): a plan may be cut anywhere, deciding again finishes it."""
 
 RETRY_SECONDS = 0.5
 """Pause before a step that failed for a passing reason is tried again."""
@@ -154,7 +152,7 @@ class LeaderLoop:
 
     async def _write(self, decide: Callable[[Snapshot], Plan], dirty: _Dirty, service_id: str) -> None:
         plan = decide(self._store.view)
-        for part in _parts(plan.changes):
+        for part in parts(plan.changes):
             try:
                 await self._writer.write(part)
             except Conflict as conflict:
@@ -164,11 +162,6 @@ class LeaderLoop:
                 return
         if plan.changes and plan.why:
             log.info("decided", service=service_id, changes=len(plan.changes), why=plan.why[:300])
-
-
-def _parts(changes: tuple[Change, ...]) -> Iterable[tuple[Change, ...]]:
-    for start in range(0, len(changes), CHANGES_PER_WRITE):
-        yield changes[start : start + CHANGES_PER_WRITE]
 
 
 async def lead(

@@ -7,12 +7,11 @@ not write is taken back. A task that fits nowhere is tried again when a node or 
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pyswarm.manager.scheduler.nodes import NodeTable, holds_resources
 from pyswarm.manager.scheduler.schedule import schedule
 from pyswarm.manager.store.changes import Change, Update
-from pyswarm.manager.store.conflict import Conflict
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Commit, Overrun, Store
 from pyswarm.manager.store.writer import Writer
@@ -26,9 +25,6 @@ log = get_logger(__name__)
 
 TASKS_PER_ROUND = 2_000
 """Tasks decided on before looking at the store again: what happens meanwhile must not wait for long."""
-
-CHANGES_PER_WRITE = 200
-"""Objects changed by one entry at most (as SwarmKit)."""
 
 RETRY_SECONDS = 0.5
 
@@ -68,16 +64,15 @@ class Placing:
         """Decide on some tasks and write; return whether anything was written."""
         tasks = work.take(self._store.view)
         plan = schedule(self._store.view, tasks, now=self._clock.now(), table=work.table)
-        for part in _parts(plan.changes):
-            try:
-                await self._writer.write(part)
-            except Conflict as conflict:
-                # A task moved while we decided: its event is on the way.
-                log.debug("placement overtaken", kind=conflict.kind, id=conflict.id)
-                work.again(part)
-            except SwarmError:
-                work.again(plan.changes)
-                raise
+        try:
+            outcome = await self._writer.write_batch(plan.changes)
+        except SwarmError:
+            work.again(plan.changes)
+            raise
+        for part in outcome.overtaken:
+            # A task moved while we decided: its event is on the way.
+            log.debug("placement overtaken", kind=part.conflict.kind, id=part.conflict.id)
+            work.again(part.changes)
         if plan.changes:
             log.info("placed", changes=len(plan.changes))
         return bool(plan.changes)
@@ -164,8 +159,3 @@ def _same_place(old: Node, new: Node) -> bool:
         new.status.addr,
         new.description,
     )
-
-
-def _parts(changes: tuple[Change, ...]) -> Iterator[tuple[Change, ...]]:
-    for start in range(0, len(changes), CHANGES_PER_WRITE):
-        yield changes[start : start + CHANGES_PER_WRITE]

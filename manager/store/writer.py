@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from pyswarm.manager.raft.port import Consensus
 from pyswarm.manager.store.apply import Applied, Entry, Forgotten, Outcome, Refused, decode_outcome, encode_entry
+from pyswarm.manager.store.batch import ENTRY_BYTES_MAX, BatchOutcome, EntryTooLarge, Overtaken, parts
 from pyswarm.manager.store.changes import Change, Create, Plan, Update
 from pyswarm.manager.store.conflict import Conflict, InvalidChanges
 from pyswarm.manager.store.snapshot import Snapshot
@@ -22,13 +23,16 @@ from pyswarm.manager.store.store import Store
 from pyswarm.proto.backoff import Backoff
 from pyswarm.proto.clock import Clock
 from pyswarm.proto.entropy import Entropy
-from pyswarm.proto.errors import NotLeader, OutcomeUnknown, Unavailable
+from pyswarm.proto.errors import NotLeader, OutcomeUnknown, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
 
 log = get_logger(__name__)
 
 MAX_IN_FLIGHT: Final = 1024
 """Writes under way at once; further ones wait their turn, within their deadline."""
+
+PARTS_IN_FLIGHT: Final = 16
+"""Parts of one batch under way at once: enough to keep the disks busy, few enough to leave others their turn."""
 
 RETRY: Final = Backoff(first_seconds=0.02, cap_seconds=0.5)
 """Between two proposals of one write whose outcome is unknown: leadership takes that long to settle."""
@@ -58,6 +62,7 @@ class Writer:
 
         Raises:
             Conflict: an object is not at the version a change names; nothing was written.
+            EntryTooLarge: the changes do not fit one entry; nothing was written.
             NotLeader: this manager does not lead; nothing was written.
             Unavailable: no quorum in reach; nothing was written.
             OutcomeUnknown: leadership was lost or the time was up while the write was under way.
@@ -84,6 +89,40 @@ class Writer:
             del self._in_flight[sequence]
             self._turns.release()
         return _version_or_raise(outcome)
+
+    async def write_batch(self, changes: Sequence[Change], *, timeout_seconds: float = 10.0) -> BatchOutcome:
+        """Commit `changes` in as many entries as they need, side by side; each part takes effect or not by itself.
+
+        For changes that do not need each other. Parts that were overtaken are in the outcome, the others written.
+
+        Raises:
+            EntryTooLarge, NotLeader, Unavailable, OutcomeUnknown: as `write`, for some part, once it is clear what
+                became of each: others may have been written.
+        """
+        turns = asyncio.Semaphore(PARTS_IN_FLIGHT)
+        versions = [0]
+        overtaken: list[Overtaken] = []
+        failures: list[SwarmError] = []
+
+        async def write(part: tuple[Change, ...]) -> None:
+            try:
+                versions.append(await self.write(part, timeout_seconds=timeout_seconds))
+            except Conflict as conflict:
+                overtaken.append(Overtaken(part, conflict))
+            except SwarmError as failure:
+                failures.append(failure)
+            finally:
+                turns.release()
+
+        async with asyncio.TaskGroup() as group:
+            for part in parts(changes):
+                await turns.acquire()
+                if failures:
+                    break
+                group.create_task(write(part))
+        if failures:
+            raise failures[0]
+        return BatchOutcome(max(versions), tuple(overtaken))
 
     async def update(
         self, decide: Callable[[Snapshot], Plan], *, attempts: int = 5, timeout_seconds: float = 10.0
@@ -114,10 +153,11 @@ class Writer:
         for attempt in count():
             # Encoded afresh: writes before this one may have been settled meanwhile.
             entry = Entry(self._client_id, sequence, next(iter(self._in_flight)), changes)
+            payload = encode_entry(entry)
+            if len(payload) > ENTRY_BYTES_MAX:
+                raise EntryTooLarge(changes=len(changes), size=len(payload))
             try:
-                _, result = await self._consensus.propose(
-                    encode_entry(entry), timeout_seconds=max(0.0, deadline - time())
-                )
+                _, result = await self._consensus.propose(payload, timeout_seconds=max(0.0, deadline - time()))
                 return decode_outcome(result)
             except OutcomeUnknown as unknown:
                 may_be_committed = True

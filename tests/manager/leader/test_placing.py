@@ -86,7 +86,6 @@ async def test_tasks_are_placed_as_they_come(placed: Placed):
 
 async def test_more_tasks_than_one_round_takes_are_all_placed(placed: Placed, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "TASKS_PER_ROUND", 3)
-    monkeypatch.setattr(module, "CHANGES_PER_WRITE", 2)
     await placed.write(*(Create(a_node(f"n{n}", version=0)) for n in range(4)))
     tasks = [waiting(f"t{slot:02}", slot=slot) for slot in range(20)]
     await placed.wait(*tasks)
