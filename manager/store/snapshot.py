@@ -6,16 +6,21 @@ changes watch.py's.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import TypeVar
 
 from immutables import Map
 
 from pyswarm.manager.store.changes import Change, Kind
+from pyswarm.manager.store.groups import Group
 from pyswarm.manager.store.tables import Draft, Tables, name_key
 from pyswarm.manager.store.transition import Event, transition
 from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
 
 T = TypeVar("T")
+
+_SLOT_ORDER = attrgetter("slot", "created_at", "id")
+"""tables.py has a group ordered anew when one of these changes."""
 
 
 class Snapshot:
@@ -135,11 +140,15 @@ class Snapshot:
         id = self.tables.service_ids.get(name_key(name))
         return self.tables.services.get(id) if id is not None else None
 
-    def _in_slot_order(self, ids: Iterable[str] | None) -> tuple[Task, ...]:
-        if ids is None:
+    def _in_slot_order(self, group: Group | None) -> tuple[Task, ...]:
+        if group is None:
             return ()
         tasks = self.tables.tasks
-        return tuple(sorted((tasks[id] for id in ids), key=lambda t: (t.slot, t.created_at, t.id)))
+        return tuple([tasks[id] for id in group.in_order(self._by_slot)])
+
+    def _by_slot(self, ids: Iterable[str]) -> tuple[str, ...]:
+        tasks = self.tables.tasks
+        return tuple([t.id for t in sorted([tasks[id] for id in ids], key=_SLOT_ORDER)])
 
     def with_changes(self, changes: Sequence[Change], *, version: int) -> "Snapshot":
         """Return the view after `changes`; the objects written get `version`.

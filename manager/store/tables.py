@@ -11,6 +11,7 @@ from immutables import Map, MapMutation
 from msgspec.structs import replace
 
 from pyswarm.manager.store.changes import Kind
+from pyswarm.manager.store.groups import Group, GroupsDraft
 from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
 
 _KINDS: dict[type[Object], Kind] = {
@@ -35,10 +36,6 @@ def kind_of(object: Object) -> Kind:
 def name_key(name: str) -> str:
     """Names of services, of secrets and of configs are unique whatever their case."""
     return name.casefold()
-
-
-Group = Map[str, None]
-"""Ids of objects that belong together, and not the objects: most writes change an object, few where it belongs."""
 
 
 class Tables(NamedTuple):
@@ -91,9 +88,9 @@ class Draft:
         self._services = base.services.mutate()
         self._revisions = base.revisions.mutate()
         self._tasks = base.tasks.mutate()
-        self._tasks_by_service = _Groups(base.tasks_by_service)
-        self._tasks_by_node = _Groups(base.tasks_by_node)
-        self._revisions_by_service = _Groups(base.revisions_by_service)
+        self._tasks_by_service = GroupsDraft(base.tasks_by_service)
+        self._tasks_by_node = GroupsDraft(base.tasks_by_node)
+        self._revisions_by_service = GroupsDraft(base.revisions_by_service)
         self._service_ids = base.service_ids.mutate()
         self._secrets = base.secrets.mutate()
         self._configs = base.configs.mutate()
@@ -107,6 +104,9 @@ class Draft:
             self._tasks[object.id] = object
             self._tasks_by_service.move(object.id, before.service_id if before else "", object.service_id)
             self._tasks_by_node.move(object.id, before.node_id if before else "", object.node_id)
+            if before and (before.slot, before.created_at) != (object.slot, object.created_at):
+                self._tasks_by_service.reorder(object.service_id)
+                self._tasks_by_node.reorder(object.node_id)
         elif isinstance(object, Node):
             self._nodes[object.id] = object
         elif isinstance(object, Service):
@@ -183,39 +183,3 @@ def _rename(ids: MapMutation[str, str], old: Object | None, new: Named | None) -
             del ids[key]
     if new is not None and new.spec.name:
         ids[name_key(new.spec.name)] = new.id
-
-
-class _Groups:
-    """An index under change: ids by group. The group "" is nobody's and is not kept."""
-
-    def __init__(self, base: Map[str, Group]) -> None:
-        self._base = base
-        self._open: dict[str, MapMutation[str, None]] = {}
-
-    def move(self, id: str, from_group: str, to_group: str) -> None:
-        """Take an id out of one group and put it into another."""
-        if from_group == to_group:
-            return
-        if from_group:
-            del self._opened(from_group)[id]
-        if to_group:
-            self._opened(to_group)[id] = None
-
-    def freeze(self) -> Map[str, Group]:
-        if not self._open:
-            return self._base
-        groups = self._base.mutate()
-        for group, mutation in self._open.items():
-            frozen = mutation.finish()
-            if frozen:
-                groups[group] = frozen
-            else:
-                groups.pop(group, None)
-        return groups.finish()
-
-    def _opened(self, group: str) -> MapMutation[str, None]:
-        mutation = self._open.get(group)
-        if mutation is None:
-            existing = self._base.get(group)
-            mutation = self._open[group] = (Group() if existing is None else existing).mutate()
-        return mutation
