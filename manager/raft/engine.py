@@ -157,6 +157,7 @@ class RaftEngine:
             executor=self._beside,
             pieces=state_machine.snapshot,
             members_at=lambda index: _sorted(state.members.at(index)),
+            removed_at=state.members.removed_at,
             members_now=lambda: _sorted(state.members.present()),
             finished=self._snapshot_written,
         )

@@ -25,6 +25,7 @@ class SnapshotJob:
         executor: Executor,
         pieces: Callable[[], Iterable[bytes]],
         members_at: Callable[[int], tuple[Member, ...]],
+        removed_at: Callable[[int], tuple[str, ...]],
         members_now: Callable[[], tuple[Member, ...]],
         finished: Callable[[SnapshotHeader], None],
     ) -> None:
@@ -32,6 +33,7 @@ class SnapshotJob:
         self._executor = executor
         self._pieces = pieces
         self._members_at = members_at
+        self._removed_at = removed_at
         self._members_now = members_now
         self._finished = finished
         self._writing: asyncio.Future[None] | None = None
@@ -46,7 +48,9 @@ class SnapshotJob:
     def serialize(self, _path: str, data: Any) -> None:
         """Begin to write a snapshot of what is applied now."""
         last, before, _cluster = data
-        self._header = header = SnapshotHeader(tuple(before), tuple(last), self._members_at(last[1]))
+        self._header = header = SnapshotHeader(
+            tuple(before), tuple(last), self._members_at(last[1]), self._removed_at(last[1])
+        )
         pieces = self._pieces()
         loop = asyncio.get_running_loop()
         self._writing = loop.run_in_executor(self._executor, self._store.write, header, pieces)

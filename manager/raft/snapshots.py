@@ -54,6 +54,8 @@ class SnapshotHeader(Struct, frozen=True, array_like=True):
     before: Entry
     last: Entry
     members: tuple[Member, ...]
+    removed: tuple[str, ...] = ()
+    """The raft ids of members removed up to `last`, oldest first: they never come back."""
 
     @property
     def index(self) -> int:

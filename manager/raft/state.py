@@ -40,7 +40,8 @@ class Members:
         self._base_index = 0
         self._seen = (-1, -1)
         self._present: dict[str, Member] = {}
-        self._removed: set[str] = set()
+        self._base_removed: tuple[str, ...] = ()
+        self._removed: frozenset[str] = frozenset()
         self._reported = (-1, -1)
 
     def rebase(self, header: SnapshotHeader) -> None:
@@ -48,6 +49,7 @@ class Members:
         self._refresh()
         self._base = {member.raft_id: member for member in header.members}
         self._base_index = header.index
+        self._base_removed = header.removed
 
     def present(self) -> dict[str, Member]:
         """Return the members by raft id; without a snapshot, whom this member was told about."""
@@ -58,11 +60,16 @@ class Members:
         """Return the members once the entry at `index` was in the log; not before the snapshot."""
         return membership.after(self._base, self._journal.changes, beyond=self._base_index, up_to=index)
 
+    def removed_at(self, index: int) -> tuple[str, ...]:
+        """Return the raft ids that were removed up to the entry at `index`, oldest first; not before the snapshot."""
+        changes = self._journal.changes
+        return membership.removed_after(self._base_removed, changes, beyond=self._base_index, up_to=index)
+
     def known(self, raft_id: str) -> Member | None:
         return self.present().get(raft_id)
 
     def was_removed(self, raft_id: str) -> bool:
-        """Whether a change since this member's start, or in its log, removed that member; ids are never reused."""
+        """Whether a change in the log, or before its snapshot, removed that member; ids are never reused."""
         self._refresh()
         is_removed = raft_id in self._removed and raft_id not in self._present
         return is_removed and self._rules.refuse_removed
@@ -85,7 +92,7 @@ class Members:
         changes = self._journal.changes
         if not self._rules.members_from_log:
             changes = tuple(change for change in changes if change[0] not in self._unread)
-        self._removed |= {change.member.raft_id for _, change in changes if change.kind == "rem"}
+        self._removed = frozenset(membership.removed_after(self._base_removed, changes, beyond=self._base_index))
         if self._base_index:
             self._present = membership.after(self._base, changes, beyond=self._base_index)
         else:

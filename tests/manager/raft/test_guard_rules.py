@@ -1,10 +1,12 @@
 """The rules the core lacks, one script each: the same script loses or invents writes with the core alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from lib.scripted_raft import ScriptedMember, command
+from msgspec.structs import replace
 
 from pyswarm.manager.raft.appends import LogDiverged
 from pyswarm.manager.raft.codec import (
@@ -12,15 +14,22 @@ from pyswarm.manager.raft.codec import (
     AppendReply,
     Heartbeat,
     HeartbeatReply,
+    Message,
     PreVote,
     PreVoteRequest,
+    SnapshotPiece,
     SnapshotReply,
     TermNotice,
     TimeoutNow,
     Vote,
     VoteRequest,
 )
-from pyswarm.manager.raft.commands import MemberChange
+from pyswarm.manager.raft.commands import NOOP_COMMAND, MemberChange
+from pyswarm.manager.raft.install import SnapshotSender
+from pyswarm.manager.raft.progress import WINDOW_BYTES
+from pyswarm.manager.raft.rules import ALL_RULES
+from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotStore
+from pyswarm.manager.sealing.sealer import Sealer
 from pyswarm.proto.errors import Internal
 
 Make = Callable[..., ScriptedMember]
@@ -28,7 +37,7 @@ Make = Callable[..., ScriptedMember]
 
 @pytest.fixture
 def member(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
-    return lambda others="bc", log=None: ScriptedMember(monkeypatch, tmp_path, others, log)
+    return lambda others="bc", log=None, **kw: ScriptedMember(monkeypatch, tmp_path, others, log, **kw)
 
 
 def entries(first: int, last: int, term: int) -> list[tuple[bytes, int, int]]:
@@ -344,3 +353,99 @@ def test_a_command_is_never_forwarded(member: Make) -> None:
     a.tick()
     assert len(refused) == 1
     assert a.take() == []
+
+
+def test_what_is_under_way_to_a_silent_follower_is_bounded(member: Make) -> None:
+    """S16."""
+    a = member()
+    a.elect("b", "c")
+    for _ in range(40):
+        a.propose(bytes(1_000_000))
+        a.hear("c", HeartbeatReply(1, 0))
+    sent = sum(len(entry[0]) for m in a.appends("b") for entry in m.entries)
+    assert sent <= WINDOW_BYTES + 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("word", [VoteRequest(7, 99, 6), PreVoteRequest(7, 99, 6), Append(7, 1, 0, 1, 0)])
+def test_who_was_removed_is_neither_followed_nor_elected_nor_answered(member: Make, word: Message) -> None:
+    a = member()
+    a.removed = {"z"}
+    a.hear("z", word)
+    a.sync()
+    assert a.guard.term == 0
+    assert a.take() == []
+
+
+def snapshot_pieces(directory: Path, stream: int, texts: Iterable[bytes]) -> list[SnapshotPiece]:
+    """Return all pieces of a snapshot of entry 50 as a leader of term 3 sends them."""
+    store = SnapshotStore(directory / f"leader-{stream}", Sealer(b"e" * 32))
+    store.prepare()
+    header = SnapshotHeader((NOOP_COMMAND, 49, 2), (NOOP_COMMAND, 50, 2), (ScriptedMember.named("b"),))
+    store.write(header, texts)
+    found = store.open_newest()
+    assert found is not None
+    return SnapshotSender(*found, stream=stream, now=0.0).next_pieces(3)
+
+
+def test_a_received_snapshot_is_not_called_installed_before_it_is(member: Make, tmp_path: Path) -> None:
+    """S11."""
+    a = member()
+    for piece in snapshot_pieces(tmp_path, 7, [b"x", b"y"]):
+        a.hear("b", piece)
+    a.sync()
+    assert a.installing is not None
+    answers = [m for _, m in a.take() if isinstance(m, SnapshotReply)]
+    assert [m.received for m in answers] == [1, 2, 3, 4]
+    assert not any(m.installed_index for m in answers)
+
+
+def test_two_streams_of_snapshots_are_never_spliced(member: Make, tmp_path: Path) -> None:
+    """S15: the rest of another stream, after a reconnect."""
+    a = member()
+    one, two = (snapshot_pieces(tmp_path, stream, [b"%d" % stream] * 2) for stream in (7, 8))
+    for piece in (one[0], one[1], two[2], two[3]):
+        a.hear("b", piece)
+    assert a.installing is None
+
+
+SCRIPTS: dict[str, Callable[..., None]] = {
+    "bound_commit": test_a_commit_index_without_a_match_commits_nothing,
+    "keep_matching_tail": test_a_late_append_cuts_nothing_that_was_acknowledged,
+    "match_reply_terms": test_an_acknowledgement_of_an_earlier_leadership_does_not_count,
+    "limit_under_way": test_what_is_under_way_to_a_silent_follower_is_bounded,
+    "ignore_late_rewinds": test_a_late_rewind_does_not_move_the_leader_back_again,
+    "rewind_to_committed": test_one_rewind_reaches_behind_a_divergent_tail,
+    "hold_to_acknowledged": test_who_loses_what_it_acknowledged_is_not_believed_again,
+    "count_votes_once": test_a_vote_counts_once_however_often_it_arrives,
+    "members_only": test_a_newer_term_of_a_stranger_ends_nothing,
+    "refuse_removed": partial(
+        test_who_was_removed_is_neither_followed_nor_elected_nor_answered, word=VoteRequest(7, 99, 6)
+    ),
+    "answer_old_terms": test_an_older_term_is_told_the_newer_one,
+    "adopt_newer_terms": partial(test_a_newer_term_ends_leadership, answer=HeartbeatReply(7, 0)),
+    "check_quorum": test_a_leader_that_hears_no_majority_gives_up,
+    "pre_vote": test_nobody_stands_before_a_majority_would_vote_for_it,
+    "sticky_leader": test_a_leader_that_is_heard_is_not_deposed,
+    "wait_for_disk": test_an_acknowledgement_waits_for_the_disk,
+    "count_own_copy_when_durable": test_the_leader_does_not_count_what_is_not_on_its_own_disk,
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_red_without_its_rule(member: Make, name: str) -> None:
+    with pytest.raises((AssertionError, ValueError)):
+        SCRIPTS[name](partial(member, rules=replace(ALL_RULES, **{name: False})))
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
+        ("restore_before_answer", test_a_received_snapshot_is_not_called_installed_before_it_is),
+        ("number_pieces", test_two_streams_of_snapshots_are_never_spliced),
+    ],
+)
+def test_a_snapshot_script_is_red_without_its_rule(
+    member: Make, tmp_path: Path, name: str, script: Callable[..., None]
+) -> None:
+    with pytest.raises(AssertionError):
+        script(partial(member, rules=replace(ALL_RULES, **{name: False})), tmp_path)
