@@ -65,6 +65,8 @@ class Leading:
             self._ask(raft_id, progress)
             return
         assert "transmission" not in message, "no entry is larger than a batch"
+        if not progress.under_way:
+            progress.answered_at = exchange.now
         append = progress.next_append(
             message["term"],
             message["commit_index"],
@@ -86,6 +88,8 @@ class Leading:
             if raft_id not in exchange.linked:
                 continue
             self._feed.go_on(raft_id, progress)
+            if progress.is_unanswered(exchange.now):
+                progress.link_lost()
             is_fed = raft_id in exchange.shown
             silent_since = max(progress.asked_at, progress.heard_at) if is_fed else progress.asked_at
             if exchange.now - silent_since >= exchange.settings.heartbeat_seconds * (2 if is_fed else 1):
@@ -104,6 +108,7 @@ class Leading:
         progress.heard_at = exchange.now
         rewind = None
         if isinstance(message, AppendReply):
+            progress.answered_at = exchange.now
             rewind = progress.answered(message)
         elif isinstance(message, HeartbeatReply):
             progress.round = max(progress.round, message.round)

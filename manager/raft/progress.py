@@ -15,6 +15,13 @@ WINDOW_BYTES = 16 * 1024 * 1024
 """Entries under way to one follower, beyond which it is sent no more until it answers."""
 
 
+WINDOW_APPENDS = 4096
+"""Appends under way to one follower, however small: the heartbeats of a follower that has stopped are appends too."""
+
+UNANSWERED_SECONDS = 5.0
+"""A full window without an answer for this long: the answers are lost (a link lives one way), so begin anew."""
+
+
 @dataclass
 class Progress:
     heard_at: float
@@ -33,6 +40,8 @@ class Progress:
     asked_at: float = 0.0
     rules: Rules = ALL_RULES
     snapshot: SnapshotSender | None = None
+    answered_at: float = 0.0
+    """When it last answered an append, or when the first of those under way was sent."""
     under_way: deque[tuple[int, int]] = field(default_factory=deque)
     under_way_bytes: int = 0
 
@@ -42,7 +51,11 @@ class Progress:
 
     @property
     def is_window_full(self) -> bool:
-        return self.rules.limit_under_way and self.under_way_bytes > WINDOW_BYTES
+        is_full = self.under_way_bytes > WINDOW_BYTES or len(self.under_way) > WINDOW_APPENDS
+        return is_full and self.rules.limit_under_way
+
+    def is_unanswered(self, now: float) -> bool:
+        return self.is_window_full and now - self.answered_at > UNANSWERED_SECONDS
 
     def next_append(self, term: int, commit: int, prev: tuple[int, int], entries: tuple[Entry, ...]) -> Append:
         """Return the append to send, without the entries that are under way already."""

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pyswarm.manager.raft.rules import ALL_RULES, Rules
-from pyswarm.proto.errors import SwarmError
+from pyswarm.proto.errors import SwarmError, Unavailable
+
+READS_MAX = 16_384
+"""Reads that may wait for a majority; one more is refused as unavailable."""
 
 
 class Rounds(Protocol):
@@ -31,6 +34,9 @@ class Reads:
     _open: list[Read] = field(default_factory=list)
 
     def add(self) -> Read:
+        """Raises Unavailable."""
+        if len(self._open) >= READS_MAX:
+            raise Unavailable("too many reads are waiting", remedy="The managers are overloaded: try again later.")
         read = Read(asyncio.get_running_loop().create_future())
         self._open.append(read)
         return read

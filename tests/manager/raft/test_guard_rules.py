@@ -26,7 +26,7 @@ from pyswarm.manager.raft.codec import (
 )
 from pyswarm.manager.raft.commands import NOOP_COMMAND, MemberChange
 from pyswarm.manager.raft.install import SnapshotSender
-from pyswarm.manager.raft.progress import WINDOW_BYTES
+from pyswarm.manager.raft.progress import WINDOW_APPENDS, WINDOW_BYTES, Progress
 from pyswarm.manager.raft.rules import ALL_RULES
 from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotStore
 from pyswarm.manager.sealing.sealer import Sealer
@@ -364,6 +364,28 @@ def test_what_is_under_way_to_a_silent_follower_is_bounded(member: Make) -> None
         a.hear("c", HeartbeatReply(1, 0))
     sent = sum(len(entry[0]) for m in a.appends("b") for entry in m.entries)
     assert sent <= WINDOW_BYTES + 4 * 1024 * 1024
+
+
+def test_a_follower_whose_answers_were_lost_is_sent_to_again(member: Make) -> None:
+    """Its link to the leader broke and the leader's to it did not: nobody ever answers what fills the window."""
+    a = member()
+    a.elect("b", "c")
+    for _ in range(40):
+        a.propose(bytes(1_000_000))
+        a.hear("c", HeartbeatReply(1, 0))
+    a.take()
+    for _ in range(60):
+        a.hear("b", HeartbeatReply(1, 0))
+        a.hear("c", HeartbeatReply(1, 0))
+        a.wait(0.1)
+    assert a.appends("b"), "it is asked again where it stands"
+
+
+def test_appends_under_way_to_a_member_that_stands_still_are_bounded_in_number() -> None:
+    progress = Progress(0.0)
+    while not progress.is_window_full:
+        progress.next_append(1, 0, (1, 0), ())
+    assert len(progress.under_way) == WINDOW_APPENDS + 1
 
 
 @pytest.mark.parametrize("word", [VoteRequest(7, 99, 6), PreVoteRequest(7, 99, 6), Append(7, 1, 0, 1, 0)])

@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from pyswarm.manager.raft.proposals import Proposal, Proposals
-from pyswarm.manager.raft.reads import Reads
+from pyswarm.manager.raft.reads import READS_MAX, Reads
 from pyswarm.manager.raft.rules import ALL_RULES, Rules
-from pyswarm.proto.errors import NotLeader, OutcomeUnknown
+from pyswarm.proto.errors import NotLeader, OutcomeUnknown, Unavailable
 
 
 class Rounds:
@@ -79,3 +79,12 @@ async def test_a_deposed_leader_answers_no_read_that_waits() -> None:
     reads.settle(confirmed=9, applied=9)
     with pytest.raises(NotLeader):
         read.outcome.result()
+
+
+async def test_reads_that_wait_are_bounded() -> None:
+    reads = Reads()
+    waiting = [reads.add() for _ in range(READS_MAX)]
+    with pytest.raises(Unavailable, match="too many reads"):
+        reads.add()
+    reads.drop(waiting[0])
+    assert reads.add().round == 0
