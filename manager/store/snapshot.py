@@ -6,8 +6,10 @@ changes watch.py's.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import islice
 from operator import attrgetter
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from immutables import Map
 
@@ -18,6 +20,9 @@ from pyswarm.manager.store.transition import Event, transition
 from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
 
 T = TypeVar("T")
+
+SORTED_AT_ONCE: Final = 4096
+"""Ids put in order in one go: a millisecond or two."""
 
 _SLOT_ORDER = attrgetter("slot", "created_at", "id")
 """tables.py has a group ordered anew when one of these changes."""
@@ -169,4 +174,12 @@ class Snapshot:
 
 
 def _by_id(objects: Map[str, T]) -> Iterator[T]:
-    return (objects[id] for id in sorted(objects))
+    if len(objects) <= SORTED_AT_ONCE:
+        return (objects[id] for id in sorted(objects))
+    # One sort of a million ids would keep every other thread waiting for a second: the interpreter cannot be left
+    # inside it, and a snapshot is written in a thread beside the event loop.
+    ids = iter(objects)
+    runs: list[list[str]] = []
+    while run := sorted(islice(ids, SORTED_AT_ONCE)):
+        runs.append(run)
+    return (objects[id] for id in merge(*runs))

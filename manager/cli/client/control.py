@@ -177,9 +177,16 @@ class ControlClient:
             else:
                 yield message.piece
 
-    def watch(self, *, kinds: Sequence[str], service_id: str = "", stack: str = "") -> AsyncIterator[pb.WatchEvents]:
-        """An empty message once the watch is in place, then one per commit that touches what was asked for."""
-        return aiter(self._stub.Watch(pb.WatchRequest(kinds=kinds, service_id=service_id, stack=stack)))
+    def watch(
+        self, *, kinds: Sequence[str], service_id: str = "", stack: str = "", after_version: int = 0
+    ) -> AsyncIterator[pb.WatchEvents]:
+        """An empty message once the watch is in place, then one per commit that touches what was asked for.
+
+        With `after_version` it goes on behind that version instead of the present one; `VersionTooOld` says that the
+        managers do not remember so far back.
+        """
+        request = pb.WatchRequest(kinds=kinds, service_id=service_id, stack=stack, after_version=after_version)
+        return aiter(self._stub.Watch(request))
 
     def logs(
         self, *, service_ids: Sequence[str], task_ids: Sequence[str], follow: bool, tail: int, since: float

@@ -1,5 +1,7 @@
 """Tasks by service and node: always in slot order, which is found once and not at each reading."""
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +18,10 @@ def sorts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many objects each sort looked at."""
     counted: list[int] = []
 
-    def counting(items: list[object], **how: object) -> list[object]:
-        counted.append(len(items))
-        return sorted(items, **how)  # type: ignore[call-overload, no-any-return]
+    def counting(items: Iterable[object], **how: object) -> list[object]:
+        in_order: list[object] = sorted(items, **how)  # type: ignore[call-overload]
+        counted.append(len(in_order))
+        return in_order
 
     monkeypatch.setattr(subject, "sorted", counting, raising=False)
     return counted
@@ -41,6 +44,14 @@ def test_a_group_that_changes_leaves_the_order_of_others_alone(sorts: list[int])
     assert [t.slot for t in view.tasks_of_service("s1")] == [1, 3, 3, *range(5, 20, 2)]
     assert len(view.tasks_of_service("s0")) == 10
     assert sorts == [10, 10, 11]
+
+
+def test_many_objects_are_walked_over_in_order_without_one_long_sort(sorts: list[int]) -> None:
+    count = 2 * subject.SORTED_AT_ONCE + 5
+    view = Snapshot.of(*(a_task(f"t{n:06}") for n in range(count)))
+    assert [task.id for task in view.tasks()] == [f"t{n:06}" for n in range(count)]
+    assert max(sorts) == subject.SORTED_AT_ONCE
+    assert sum(sorts) == count
 
 
 @given(st.data())
