@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from pyswarm.manager.raft.core import SERIALIZER_STATE, RaftNode
+from pyswarm.manager.raft.pace import Pace
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotStore
 from pyswarm.proto.log import get_logger
@@ -37,6 +38,7 @@ class SnapshotJob:
         self._members_now = members_now
         self._finished = finished
         self._writing: asyncio.Future[None] | None = None
+        self._pace = Pace()
         self._header: SnapshotHeader | None = None
         self.restored: SnapshotHeader | None = None
         """What the state machine was restored from last: what the core must begin with."""
@@ -53,7 +55,11 @@ class SnapshotJob:
         )
         pieces = self._pieces()
         loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(self._executor, self._store.write, header, pieces)
+        self._writing = loop.run_in_executor(self._executor, self._write, header, pieces)
+
+    def _write(self, header: SnapshotHeader, pieces: Iterable[bytes]) -> None:
+        self._pace.begin()
+        self._store.write(header, pieces, self._pace.rest)
 
     def check(self) -> int:
         """Say how far it is; success and failure are said once."""
@@ -80,5 +86,6 @@ class SnapshotJob:
 
     async def settle(self) -> None:
         """Wait for a snapshot under way; its outcome does not matter any more."""
+        self._pace.hurry()
         if self._writing is not None:
             await asyncio.wait({self._writing})

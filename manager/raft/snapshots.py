@@ -11,7 +11,7 @@ Blocking; the engine calls it from a thread.
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -38,7 +38,7 @@ HEADER, PIECE, END = b"H", b"P", b"E"
 FRAME_BYTES_MAX: Final = 1024 * 1024
 
 _BUFFER_BYTES: Final = 256 * 1024
-_SYNC_BYTES: Final = 2 * 1024 * 1024
+_SYNC_BYTES: Final = 8 * 1024 * 1024
 
 
 class RaftSnapshotDamaged(Internal):
@@ -134,13 +134,13 @@ class SnapshotWriter:
         self._close()
         return self._aside
 
-    def verify(self) -> None:
+    def verify(self, rest: Callable[[], None]) -> None:
         """Read all of the synced file again. Raises RaftSnapshotDamaged: it must not replace anything."""
         reader = SnapshotReader(self._aside, self._sealer, self._disk)
         try:
             decode_header(reader.next_frame() or b"")
             for _ in reader.pieces():
-                pass
+                rest()
         finally:
             reader.close()
 
@@ -286,8 +286,8 @@ class SnapshotStore:
         writer.add(encode_header(header))
         return writer
 
-    def write(self, header: SnapshotHeader, pieces: Iterable[bytes]) -> None:
-        """Write a whole snapshot and delete older ones.
+    def write(self, header: SnapshotHeader, pieces: Iterable[bytes], rest: Callable[[], None] = lambda: None) -> None:
+        """Write a whole snapshot and delete older ones. `rest` is called after each small piece of work (pace.py).
 
         Raises:
             OSError, RaftSnapshotDamaged: it could not be written, or not be read again; what was there remains.
@@ -296,9 +296,10 @@ class SnapshotStore:
         try:
             for piece in pieces:
                 writer.add(PIECE + piece)
+                rest()
             writer.add_end()
             writer.sync()
-            writer.verify()
+            writer.verify(rest)
         except BaseException:
             writer.abort()
             raise
