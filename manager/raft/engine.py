@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pyswarm.manager.raft.codec import BadMessage, Message
-from pyswarm.manager.raft.commands import MemberChange, decode_batch
+from pyswarm.manager.raft.commands import decode_batch
 from pyswarm.manager.raft.core import FAIL_REASON, LEADER, NOBODY, Core, RaftNode, core_configuration
 from pyswarm.manager.raft.disk import REAL_DISK, Disk
 from pyswarm.manager.raft.guard import Guard
@@ -28,6 +28,7 @@ from pyswarm.manager.raft.membership import majority
 from pyswarm.manager.raft.port import Leadership, Member, StateMachine
 from pyswarm.manager.raft.proposals import Proposal, Proposals
 from pyswarm.manager.raft.reads import Reads
+from pyswarm.manager.raft.roster import Roster
 from pyswarm.manager.raft.rules import broken
 from pyswarm.manager.raft.settings import RaftSettings, TlsProvider
 from pyswarm.manager.raft.snapshot_job import SnapshotJob
@@ -38,11 +39,9 @@ from pyswarm.manager.sealing.sealer import Sealer
 from pyswarm.proto.clock import SYSTEM_CLOCK, Clock
 from pyswarm.proto.entropy import SYSTEM_ENTROPY, Entropy
 from pyswarm.proto.errors import (
-    AlreadyExists,
     FailedPrecondition,
     Internal,
     InvalidArgument,
-    NotFound,
     NotLeader,
     OutcomeUnknown,
     SwarmError,
@@ -54,10 +53,6 @@ __all__ = ["RaftEngine", "RaftSettings", "TlsProvider"]
 
 log = get_logger(__name__)
 
-LINK_SECONDS = 5.0
-"""How long a new member may take to be reached before it is refused."""
-
-CHANGE_SECONDS = 10.0
 NO_LEADER = Leadership(term=0, leader=None, is_leader=False, is_ready=False)
 
 
@@ -162,14 +157,11 @@ class RaftEngine:
             finished=self._snapshot_written,
         )
         self._job.restored = state.header
-        self._links: dict[str, asyncio.Event] = {}
         self._barrier_index = 0
         self._pump_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Future[None] | None = None
         self._installing: asyncio.Future[None] | None = None
-        self._change = asyncio.Lock()
-        self._changed = asyncio.Event()
         self._is_handing_over = False
         self._snapshot_retry_index = 0
         self._stopped: asyncio.Future[None] | None = None
@@ -180,6 +172,7 @@ class RaftEngine:
         self._transport: TlsTransport
         self._guard: Guard
         self._core: Core
+        self._roster: Roster
 
     def _assemble(self, transport: TlsTransport) -> None:
         others = [RaftNode(m) for m in self._state.members.present().values() if m.raft_id != self._self.raft_id]
@@ -206,6 +199,15 @@ class RaftEngine:
             on_state_changed=self._on_state_changed,
         )
         self._core = Core(self._self, nodes, configuration=configuration, transport=self._guard, apply=self._apply)
+        self._roster = Roster(
+            self,
+            own_id=self._self.raft_id,
+            members=self._state.members,
+            guard=self._guard,
+            core=self._core,
+            transport=transport,
+            rules=self._settings.rules,
+        )
         self._guard.attach(self._core, is_virgin=self._state.header is None)
         for node in others:
             transport.add_peer(node.member)
@@ -279,25 +281,25 @@ class RaftEngine:
             self._stopped.set_exception(failure)
 
     @property
-    def _is_down(self) -> bool:
+    def is_down(self) -> bool:
         return self._is_closed or self._fault is not None
 
     # -- the one step that everything leads to
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         """Pump once the present callbacks are through; many wakes make one pump."""
-        if self._pump_handle is None and not self._is_down:
+        if self._pump_handle is None and not self.is_down:
             self._pump_handle = asyncio.get_running_loop().call_soon(self._pump)
 
     def _keep_time(self) -> None:
-        if self._is_down:
+        if self.is_down:
             return
         self._timer = asyncio.get_running_loop().call_later(self._settings.heartbeat_seconds / 2, self._keep_time)
-        self._wake()
+        self.wake()
 
     def _pump(self) -> None:
         self._pump_handle = None
-        if self._is_down:
+        if self.is_down:
             return
         try:
             self._guard.tick(self._clock.monotonic())
@@ -328,21 +330,21 @@ class RaftEngine:
             index, results = result
             self._proposals.committed(batch, index, results)
         else:
-            self._proposals.not_proposed(batch, self._not_leader)
+            self._proposals.not_proposed(batch, self.not_leader)
 
     def _apply(self, index: int, body: bytes) -> tuple[int, list[bytes]]:
         return index, [self._machine.apply(index, payload) for payload in decode_batch(body)]
 
     def _on_state_changed(self, _old: int, new: int) -> None:
         self._guard.state_changed(new)
-        self._changed.set()
+        self._roster.leadership_changed()
         if new == LEADER:
             # The core writes its barrier entry next; when that is applied here, all before it is.
             self._barrier_index = self._journal.last_index + 1
             log.info("elected", term=self._guard.term)
         else:
             self._proposals.leadership_lost(self._leader_name())
-            self._reads.refuse(self._not_leader())
+            self._reads.refuse(self.not_leader())
 
     def _check_members(self) -> None:
         """The core and the log must agree about who is a member; whatever made them differ, do not go on."""
@@ -413,7 +415,7 @@ class RaftEngine:
         asyncio.get_running_loop().call_soon(self._remove_segments)
 
     def _remove_segments(self) -> None:
-        if not self._is_down:
+        if not self.is_down:
             self._state.bytes_at_snapshot = self._journal.bytes
             removal = asyncio.get_running_loop().run_in_executor(
                 self._disk, self._state.wal.remove_below, self._journal.first_index
@@ -436,7 +438,7 @@ class RaftEngine:
 
     def _installed(self, done: "asyncio.Future[None]", header: SnapshotHeader) -> None:
         self._installing = None
-        if self._is_down or done.cancelled():
+        if self.is_down or done.cancelled():
             return
         try:
             done.result()
@@ -447,7 +449,7 @@ class RaftEngine:
         except Exception as error:  # noqa: BLE001 - half a state is none: see _pump
             self._fail(error)
             return
-        self._wake()
+        self.wake()
 
     def was_removed(self, raft_id: str) -> bool:
         return self._state.members.was_removed(raft_id)
@@ -463,7 +465,7 @@ class RaftEngine:
         return ""
 
     def received(self, member: Member, message: Message) -> None:
-        if self._is_down:
+        if self.is_down:
             return
         try:
             self._guard.receive(member, message, self._clock.monotonic())
@@ -472,17 +474,16 @@ class RaftEngine:
         except Exception as error:  # noqa: BLE001 - see _pump
             self._fail(error)
             return
-        self._wake()
+        self.wake()
 
     def link_up(self, raft_id: str) -> None:
         self._guard.link_up(raft_id)
-        if raft_id in self._links:
-            self._links[raft_id].set()
-        self._wake()
+        self._roster.link_up(raft_id)
+        self.wake()
 
     def link_down(self, raft_id: str) -> None:
         self._guard.link_down(raft_id)
-        self._wake()
+        self.wake()
 
     # -- port.Consensus: what others see
 
@@ -521,12 +522,12 @@ class RaftEngine:
                 f"a write of {len(payload)} bytes exceeds the limit of {self._settings.payload_bytes_max}",
                 remedy="Split it into several writes.",
             )
-        self._must_have_quorum()
+        self.must_have_quorum()
         if len(self._proposals.waiting) >= self._settings.proposals_max:
             raise Unavailable("too many writes are waiting", remedy="The managers are overloaded: try again later.")
         proposal = Proposal(payload, asyncio.get_running_loop().create_future())
         self._proposals.waiting.append(proposal)
-        self._wake()
+        self.wake()
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await proposal.outcome
@@ -539,135 +540,36 @@ class RaftEngine:
             proposal.outcome.cancel()
 
     async def read_barrier(self, *, timeout_seconds: float = 5.0) -> int:
-        self._must_have_quorum()
+        self.must_have_quorum()
         read = self._reads.add()
-        self._wake()
+        self.wake()
         try:
             async with asyncio.timeout(timeout_seconds):
                 if self._settings.rules.ready_before_reads:
-                    await self._until_ready()
+                    await self.until_ready()
                 self._reads.ask(read, int(self._core.raftCommitIndex))
-                self._wake()
+                self.wake()
                 return await read.outcome
         except TimeoutError as error:
             raise Unavailable(f"no majority confirmed within {timeout_seconds:g} s that this manager leads") from error
         finally:
             self._reads.drop(read)
 
-    async def _until_ready(self) -> None:
+    async def until_ready(self) -> None:
         async for leadership in self._board.watch():
             if leadership.is_ready:
                 return
             if not leadership.is_leader:
-                raise self._not_leader()
+                raise self.not_leader()
         raise self._why_down()
 
     # -- membership
 
     async def add_member(self, member: Member) -> None:
-        """As in the port. The member must be running: it is dialled before it counts.
-
-        Raises:
-            FailedPrecondition: it cannot be reached, or its node is a member under another raft id.
-            NotLeader, Unavailable, OutcomeUnknown: as `propose`.
-        """
-        async with self._change:
-            self._must_have_quorum()
-            present = self._state.members.present()
-            known = present.get(member.raft_id)
-            if known == member:
-                return
-            if known is not None or self._state.members.was_removed(member.raft_id):
-                raise AlreadyExists(f"the raft id {member.raft_id} is or was another member's")
-            await self._reach(member)
-            try:
-                await self._change_members(MemberChange("add", member))
-            except (NotLeader, Unavailable):
-                if member.raft_id not in self._state.members.present():
-                    self._transport.drop_peer(member.raft_id)
-                raise
-            log.info("member added", node=member.node_id, raft_id=member.raft_id)
-
-    async def _reach(self, member: Member) -> None:
-        """A voter that cannot be reached costs the group its quorum, so try before it counts."""
-        linked = self._links[member.raft_id] = asyncio.Event()
-        try:
-            self._transport.add_peer(member)
-            if member.raft_id in self._guard.linked():
-                return
-            async with asyncio.timeout(LINK_SECONDS):
-                await linked.wait()
-        except TimeoutError as error:
-            self._transport.drop_peer(member.raft_id)
-            raise FailedPrecondition(
-                f"the leader cannot reach node {member.node_id} at {member.raft_addr}",
-                remedy="Start the manager there first, and let the other managers reach its raft port.",
-            ) from error
-        finally:
-            del self._links[member.raft_id]
+        await self._roster.add(member)
 
     async def remove_member(self, raft_id: str) -> None:
-        async with self._change:
-            self._must_have_quorum(of_all=False)
-            present = self._state.members.present()
-            if raft_id not in present:
-                raise NotFound(f"no member has the raft id {raft_id}")
-            if raft_id == self._self.raft_id:
-                raise FailedPrecondition(
-                    "the leader cannot remove itself", remedy="Hand leadership over first, then ask the new leader."
-                )
-            rest = set(present) - {raft_id}
-            reached = len(rest & self.reachable())
-            if reached < majority(len(rest)):
-                raise FailedPrecondition(
-                    f"of the {len(rest)} managers that would remain only {reached} can be reached: no majority",
-                    remedy="Bring other managers back first.",
-                )
-            await self._change_members(MemberChange("rem", present[raft_id]))
-            log.info("member removed", node=present[raft_id].node_id, raft_id=raft_id)
-
-    async def _change_members(self, change: MemberChange) -> None:
-        """Commit one change, when no other one is on its way."""
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(_result: Any, why: int) -> None:
-            if outcome.done():
-                return
-            if why == FAIL_REASON.SUCCESS:
-                outcome.set_result(None)
-            elif why == FAIL_REASON.REQUEST_DENIED:
-                outcome.set_exception(Unavailable("the core refused the change of members"))
-            else:
-                outcome.set_exception(self._not_leader())
-
-        is_submitted = False
-        try:
-            async with asyncio.timeout(CHANGE_SECONDS):
-                await self._until_ready()
-                is_changing = self._state.members.last_change_index() > self._guard.committed
-                if is_changing and self._settings.rules.one_change_at_a_time:
-                    raise FailedPrecondition(
-                        "another change of members is not committed yet", remedy="Try again in a moment."
-                    )
-                self._core.submit_change(change, done)
-                is_submitted = True
-                self._wake()
-                await self._settled_or_deposed(outcome)
-        except TimeoutError as error:
-            if is_submitted:
-                raise OutcomeUnknown(f"the change of members was not committed within {CHANGE_SECONDS:g} s") from error
-            raise Unavailable("this manager leads but is not ready yet") from error
-
-    async def _settled_or_deposed(self, outcome: "asyncio.Future[None]") -> None:
-        term = self._guard.term
-        outcome.add_done_callback(lambda _: self._changed.set())
-        self._changed.clear()
-        while not outcome.done():
-            if self._is_down or not self._core.is_leader or self._guard.term != term:
-                raise OutcomeUnknown("leadership was lost while the members were being changed")
-            await self._changed.wait()
-            self._changed.clear()
-        await outcome
+        await self._roster.remove(raft_id)
 
     async def transfer_leadership(self) -> None:
         """As in the port.
@@ -678,7 +580,7 @@ class RaftEngine:
             Unavailable: nobody took over in time; this manager goes on leading.
         """
         if not self._core.is_leader:
-            raise self._not_leader()
+            raise self.not_leader()
         if len(self._state.members.present()) < 2:
             raise FailedPrecondition(
                 "there is no other manager to lead", remedy="Add a manager first: `pyswarm node promote NODE`."
@@ -690,7 +592,7 @@ class RaftEngine:
                 while self._core.is_leader:
                     if self._proposals.is_idle and self._journal.last_index == self.applied_index:
                         self._core.transferLeadership()
-                        self._wake()
+                        self.wake()
                     with suppress(TimeoutError):
                         async with asyncio.timeout(self._settings.heartbeat_seconds):
                             await self._until_deposed()
@@ -698,7 +600,7 @@ class RaftEngine:
             raise Unavailable("no other manager took over", remedy="Bring other managers back first.") from error
         finally:
             self._is_handing_over = False
-            self._wake()
+            self.wake()
 
     async def _until_deposed(self) -> None:
         async for leadership in self._board.watch():
@@ -707,11 +609,11 @@ class RaftEngine:
 
     # -- refusals
 
-    def _must_have_quorum(self, *, of_all: bool = True) -> None:
-        if self._is_down:
+    def must_have_quorum(self, *, of_all: bool = True) -> None:
+        if self.is_down:
             raise self._why_down()
         if not self._core.is_leader:
-            raise self._not_leader()
+            raise self.not_leader()
         _, high = self._settings.election_seconds
         heard = self._guard.heard_within(high, self._clock.monotonic())
         if of_all and len(heard) < majority(len(self._state.members.present())):
@@ -726,7 +628,7 @@ class RaftEngine:
         remedy = self._fault.remedy if isinstance(self._fault, SwarmError) else "See this manager's log."
         return Unavailable(f"consensus has failed on this manager: {self._fault}", remedy=remedy)
 
-    def _not_leader(self) -> NotLeader:
+    def not_leader(self) -> NotLeader:
         return NotLeader(leader=self._leader_name())
 
     def _leader_name(self) -> str:
@@ -741,7 +643,7 @@ class RaftEngine:
     def _give_up(self, why: Any) -> None:
         self._proposals.leadership_lost("")
         self._reads.refuse(why())
-        self._changed.set()
+        self._roster.leadership_changed()
 
 
 def _sorted(members: dict[str, Member]) -> tuple[Member, ...]:

@@ -230,7 +230,7 @@ async def test_a_member_whose_removal_would_cost_the_majority_stays(tmp_path: Pa
 
 
 async def test_a_member_that_cannot_be_reached_is_not_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyswarm.manager.raft.engine.LINK_SECONDS", 0.3)
+    monkeypatch.setattr("pyswarm.manager.raft.roster.LINK_SECONDS", 0.3)
     async with raft_lab(tmp_path, 1) as lab:
         leader = await lab.leader()
         nowhere = Member("raft-9", "node-9", "127.0.0.1:1", "127.0.0.1:2")
