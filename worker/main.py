@@ -65,6 +65,7 @@ class WorkerDaemon:
             reporter=self._reporter,
             clock=SYSTEM_CLOCK,
             node_id=node["node_id"],
+            node=describe_node(),
         )
         # Of its own: a renewal drops its channel, and must not end the session it was asked for in.
         self._renewal_pool = ManagerPool(self._pool.addresses, lambda: channel_credentials(paths.certificates))

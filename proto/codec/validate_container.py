@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pyswarm.proto.codec.image_reference import parse_reference
+from pyswarm.proto.codec.placeholders import has_placeholder, placeholder_problems
 from pyswarm.proto.codec.problems import Problem, caught, negative
 from pyswarm.proto.codec.validate_payload import reference_problems
 from pyswarm.proto.errors import InvalidReference
@@ -47,7 +48,9 @@ def container_problems(spec: ContainerSpec) -> Iterator[Problem]:
             yield Problem(f"{text[:80]!r} contains a NUL character", "Leave it out: no process can be given one.")
     if spec.dir and not spec.dir.startswith("/"):
         yield Problem(f"working directory {spec.dir!r} is relative", "Give the working directory from the root on.")
-    if spec.hostname and not _HOSTNAME.fullmatch(spec.hostname):
+    for what, text in _texts_with_placeholders(spec):
+        yield from placeholder_problems(what, text)
+    if spec.hostname and not has_placeholder(spec.hostname) and not _HOSTNAME.fullmatch(spec.hostname):
         yield Problem(f"{spec.hostname!r} is no hostname", "Use letters, digits and dashes, with dots between names.")
     if spec.stop_signal and not is_signal(spec.stop_signal):
         yield Problem(
@@ -65,6 +68,14 @@ def container_problems(spec: ContainerSpec) -> Iterator[Problem]:
         yield from reference_problems(secret)
     for config in spec.configs:
         yield from reference_problems(config)
+
+
+def _texts_with_placeholders(spec: ContainerSpec) -> Iterator[tuple[str, str]]:
+    for variable in spec.env:
+        yield f"environment entry {variable.partition('=')[0]}", variable
+    yield "the hostname", spec.hostname
+    for mount in spec.mounts:
+        yield f"the mount at {mount.target}", mount.source + mount.target
 
 
 def is_signal(text: str) -> bool:

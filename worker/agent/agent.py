@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pyswarm.proto.clock import Clock
 from pyswarm.proto.errors import NotFound, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
-from pyswarm.proto.model.objects import TaskStatus
+from pyswarm.proto.model.objects import NodeDescription, TaskStatus
 from pyswarm.proto.model.states import TaskState
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.worker.agent.container_config import published_ports
@@ -37,6 +37,7 @@ class Agent:
         reporter: Reporter,
         clock: Clock,
         node_id: str,
+        node: NodeDescription,
     ) -> None:
         self._runtime = runtime
         self._network = network
@@ -45,6 +46,7 @@ class Agent:
         self._reporter = reporter
         self._clock = clock
         self._node_id = node_id
+        self._node = node
         self._controllers: dict[str, TaskController] = {}
         self._group: asyncio.TaskGroup | None = None
         self._containers: dict[str, pb.Container] = {}
@@ -121,6 +123,7 @@ class Agent:
             report=self._reporter.report,
             clock=self._clock,
             node_id=self._node_id,
+            node=self._node,
         )
         self._controllers[accepted.task.id] = controller
         controller.observe(self._containers.get(accepted.task.id))

@@ -2,21 +2,25 @@
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from pyswarm.proto.codec.messages import to_message
-from pyswarm.proto.model.spec import Mount
+from pyswarm.proto.codec.placeholders import filled_in
+from pyswarm.proto.model.objects import NodeDescription
+from pyswarm.proto.model.spec import ContainerSpec, Mount
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2
 from pyswarm.worker.agent.journal import Accepted
 
 
 def container_config(
-    accepted: Accepted, *, node_id: str, namespace: str, files: Sequence[Mount] = ()
+    accepted: Accepted, *, node_id: str, node: NodeDescription, namespace: str, files: Sequence[Mount] = ()
 ) -> pb.ContainerConfig:
     """Return the runtime's configuration for a task that joins the network namespace at `namespace`.
 
     `files` are mounted besides what the spec asks for: its secrets and configs.
     """
-    spec, task = accepted.spec.container_spec, accepted.task
+    spec, task = with_values(accepted, node_id, node), accepted.task
     limits = accepted.spec.resources.limits
     labels = {
         **spec.labels,
@@ -44,6 +48,31 @@ def container_config(
         network_namespace=namespace,
         stop_signal=spec.stop_signal,
         stop_grace_period_seconds=spec.stop_grace_period_seconds,
+    )
+
+
+def with_values(accepted: Accepted, node_id: str, node: NodeDescription) -> ContainerSpec:
+    """Return the task's container spec with its placeholders filled in."""
+    spec, task = accepted.spec.container_spec, accepted.task
+    values = {
+        ".Service.ID": task.service_id,
+        ".Service.Name": accepted.service_name,
+        ".Node.ID": node_id,
+        ".Node.Hostname": node.hostname,
+        ".Node.Platform.OS": node.platform.os,
+        ".Node.Platform.Architecture": node.platform.architecture,
+        ".Task.ID": task.id,
+        ".Task.Name": task_name(accepted),
+        ".Task.Slot": str(task.slot),
+    }
+    return replace(
+        spec,
+        env=tuple(filled_in(variable, values) for variable in spec.env),
+        hostname=filled_in(spec.hostname, values),
+        mounts=tuple(
+            replace(mount, source=filled_in(mount.source, values), target=filled_in(mount.target, values))
+            for mount in spec.mounts
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from pyswarm.proto.clock import Clock
 from pyswarm.proto.errors import NotFound, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
-from pyswarm.proto.model.objects import ContainerStatus, TaskStatus
+from pyswarm.proto.model.objects import ContainerStatus, NodeDescription, TaskStatus
 from pyswarm.proto.model.states import TaskState
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.worker.agent.container_config import container_config, published_ports
@@ -42,6 +42,7 @@ class TaskController:
         report: Report,
         clock: Clock,
         node_id: str,
+        node: NodeDescription,
     ) -> None:
         self.accepted = accepted
         self._runtime = runtime
@@ -51,6 +52,7 @@ class TaskController:
         self._report = report
         self._clock = clock
         self._node_id = node_id
+        self._node = node
         self._container: pb.Container | None = None
         self._holds_network = accepted.status.state >= TaskState.PREPARING
         self._is_assigned = True
@@ -140,7 +142,7 @@ class TaskController:
         attachment = await self._network.attach(self.task_id)
         files = await self._secrets.write(self.task_id, spec)
         config = container_config(
-            self.accepted, node_id=self._node_id, namespace=str(attachment.namespace), files=files
+            self.accepted, node_id=self._node_id, node=self._node, namespace=str(attachment.namespace), files=files
         )
         self._container = self._newer(await self._runtime.create(self.task_id, config))
         if self.status.state < TaskState.READY:

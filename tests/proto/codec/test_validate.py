@@ -100,6 +100,14 @@ BAD: list[tuple[str, ServiceSpec]] = [
     ("max replicas per node is -1", a_service_spec(max_replicas=-1)),
     ("it has no mode", replace(a_service_spec(), mode=ServiceMode())),
     ("it has 2 modes", replace(a_service_spec(), mode=ServiceMode(ReplicatedMode(), GlobalMode()))),
+    (
+        "environment entry A: the placeholder {{.Service.Nme}} is unknown",
+        a_service_spec(container=ContainerSpec(env=("A={{.Service.Nme}}",))),
+    ),
+    (
+        "the hostname: the placeholder {{printf}} is unknown",
+        a_service_spec(container=ContainerSpec(hostname="{{printf}}-{{.Task.Slot}}")),
+    ),
     ("replicas is -1", a_service_spec(replicas=-1)),
     ("a job with 0 tasks to complete", a_service_spec(job=ReplicatedJob(0, 0))),
     ("max concurrent is -1", a_service_spec(job=ReplicatedJob(-1, 1))),

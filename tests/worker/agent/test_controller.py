@@ -10,7 +10,9 @@ from lib.fake_runtime import FakeNetwork, FakeRuntime
 from msgspec.structs import replace
 
 from pyswarm.proto.errors import NotFound, Unavailable
-from pyswarm.proto.model.objects import TaskStatus
+from pyswarm.proto.model.objects import NodeDescription, TaskStatus
+from pyswarm.proto.model.resources import Platform
+from pyswarm.proto.model.spec import Mount
 from pyswarm.proto.model.states import TaskState
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.worker.agent import controller as module
@@ -44,6 +46,7 @@ class Driven:
             report=self._report,
             clock=FakeClock(),
             node_id="n1",
+            node=NodeDescription(hostname="host1", platform=Platform("x86_64", "linux")),
         )
         self.runtime.told = [controller.observe]
         return controller
@@ -126,6 +129,23 @@ async def test_a_task_of_a_job_runs_to_completion(driven: Driven):
     await driven.until(TaskState.RUNNING)
     driven.runtime.change("t1", pb.STOPPED)
     assert (await driven.until(TaskState.COMPLETE)).state is TaskState.COMPLETE
+
+
+async def test_a_container_is_told_who_it_is_where_its_spec_asks_for_it(driven: Driven):
+    container = replace(
+        WEB.spec.task_template.container_spec,
+        env=("NAME={{.Service.Name}}.{{ .Task.Slot }}", "WHERE={{.Node.Hostname}}", "PLAIN={}"),
+        hostname="{{.Service.Name}}-{{.Task.Slot}}",
+        mounts=(Mount(source="/data/{{.Task.Slot}}", target="/data"),),
+    )
+    task_spec = replace(WEB.spec.task_template, container_spec=container)
+    driven.accepted = replace(driven.accepted, spec=task_spec, service_name="web")
+    driven.controller = driven.make()
+    driven.start()
+    await driven.until(TaskState.RUNNING)
+    config = driven.runtime.kept["t1"].config
+    assert list(config.env) == ["NAME=web.1", "WHERE=host1", "PLAIN={}"]
+    assert (config.hostname, config.mounts[0].source) == ("web-1", "/data/1")
 
 
 async def test_a_task_that_is_told_to_stop_was_shut_down_not_failed(driven: Driven):
