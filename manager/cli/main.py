@@ -19,8 +19,6 @@ _CLUSTER: Mapping[str, Lazy] = {
     "init": Lazy(f"{_COMMANDS}.init:init", "Make this node the first manager of a new cluster"),
     "join": Lazy(f"{_COMMANDS}.join:join", "Join a cluster as a worker or a manager"),
     "join-token": Lazy(f"{_COMMANDS}.join_token:join_token", "Show or rotate a join token"),
-    "backup": Lazy(f"{_COMMANDS}.backup:backup", "Write the cluster's state to a sealed file"),
-    "restore": Lazy(f"{_COMMANDS}.backup:restore", "Make a cluster out of a backup"),
     "leave": Lazy(f"{_COMMANDS}.leave:leave", "Leave the cluster"),
 }
 
@@ -31,6 +29,7 @@ _ALL: Mapping[str, Lazy] = {
     "stack": Lazy(f"{_COMMANDS}.stack:stack", "Manage stacks: services described in a Compose file"),
     "secret": Lazy(f"{_COMMANDS}.payload:secret", "Manage secrets: what tasks must know and nobody else"),
     "config": Lazy(f"{_COMMANDS}.payload:config", "Manage configs: files for tasks"),
+    "container": Lazy(f"{_COMMANDS}.container:container", "Manage the containers on this node"),
     "image": Lazy(f"{_COMMANDS}.image:image", "Manage the images on this node"),
     "info": Lazy(f"{_COMMANDS}.info:info", "Show this node, its daemons and its cluster"),
     "version": Lazy(f"{_COMMANDS}.version:version", "Show the versions of client and manager"),

@@ -45,6 +45,13 @@ class RuntimeClient:
 @asynccontextmanager
 async def connect_runtime(settings: Settings) -> AsyncIterator[RuntimeClient]:
     """Yield a client of this node's runtime. Raises Unavailable when it is not up."""
+    async with runtime_channel(settings) as channel:
+        yield RuntimeClient(channel)
+
+
+@asynccontextmanager
+async def runtime_channel(settings: Settings) -> AsyncIterator[Any]:
+    """Yield a channel to this node's runtime. Raises Unavailable when it is not up."""
     socket = settings.paths.runtime_socket
     if not socket.exists():
         raise Unavailable(
@@ -52,7 +59,7 @@ async def connect_runtime(settings: Settings) -> AsyncIterator[RuntimeClient]:
             remedy="`pyswarm info` tells what runs here. A node has a runtime once it is part of a cluster.",
         )
     async with open_unix_channel(socket) as channel:
-        yield RuntimeClient(channel)
+        yield channel
 
 
 def _image(message: pb.Image) -> StoredImage:

@@ -1,0 +1,112 @@
+"""`pyswarm container …`, against a runtime on a real socket."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from lib.fake_control import serving
+
+from pyswarm.proto.clock import SystemClock
+from pyswarm.proto.errors import FailedPrecondition
+from pyswarm.proto.v1 import runtime_pb2 as pb
+from pyswarm.proto.v1 import runtime_pb2_grpc
+
+CONFIG = pb.ContainerConfig(image="web:1", args=["sh", "-c", "while :; do serve; done"], labels={"tier": "front"})
+
+
+class FakeRuntime(runtime_pb2_grpc.RuntimeServicer):
+    def __init__(self) -> None:
+        self.containers = [
+            pb.Container(id="abcdefghijklmnopqrstuvwxy", config=CONFIG, state=pb.CONTAINER_RUNNING,
+                         created_at=800, started_at=900),
+            pb.Container(id="abcold", config=pb.ContainerConfig(image="job:2"), state=pb.STOPPED, created_at=100,
+                         started_at=200, finished_at=400, exit_code=3),
+        ]  # fmt: skip
+        self.calls: list[Any] = []
+
+    async def ListContainers(self, request: Any, context: Any) -> pb.ListContainersResponse:
+        return pb.ListContainersResponse(containers=self.containers)
+
+    async def GetContainer(self, request: pb.ContainerId, context: Any) -> pb.Container:
+        return next(one for one in self.containers if one.id == request.id)
+
+    async def StopContainer(self, request: Any, context: Any) -> pb.Container:
+        self.calls.append(request)
+        return pb.Container()
+
+    async def KillContainer(self, request: pb.KillContainerRequest, context: Any) -> pb.Container:
+        self.calls.append(request)
+        if request.id == "abcold":
+            raise FailedPrecondition("container abcold is not running", remedy="Start it first.")
+        return pb.Container()
+
+    async def RemoveContainer(self, request: Any, context: Any) -> pb.RemoveContainerResponse:
+        self.calls.append(request)
+        return pb.RemoveContainerResponse()
+
+    async def WaitContainer(self, request: pb.ContainerId, context: Any) -> pb.Container:
+        return pb.Container(exit_code=3)
+
+    async def ReadLogs(self, request: pb.ReadLogsRequest, context: Any) -> AsyncIterator[pb.LogRecord]:
+        self.calls.append(request)
+        yield pb.LogRecord(timestamp=0, stream="stdout", data=b"out")
+        yield pb.LogRecord(timestamp=1, stream="stderr", data=b"err")
+
+
+@pytest.fixture
+def runtime(pyswarm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRuntime]:
+    monkeypatch.setattr(SystemClock, "now", lambda self: 1000.0)
+    fake = FakeRuntime()
+    with serving(
+        pyswarm.paths.runtime_socket, lambda server: runtime_pb2_grpc.add_RuntimeServicer_to_server(fake, server)
+    ):
+        yield fake
+
+
+def test_ls_is_dockers_table_of_what_runs(pyswarm: Any, runtime: FakeRuntime) -> None:
+    assert pyswarm.ok("container", "ls") == (
+        "CONTAINER ID   IMAGE     COMMAND                  CREATED         STATUS              PORTS     NAMES\n"
+        'abcdefghijkl   web:1     "sh -c while :; do s…"   3 minutes ago   Up About a minute             '
+        "abcdefghijklmnopqrstuvwxy\n"
+    )
+
+
+def test_ls_of_all_shows_how_the_stopped_ones_ended(pyswarm: Any, runtime: FakeRuntime) -> None:
+    statuses = pyswarm.ok("container", "ps", "-a", "--format", "{{.Names}}: {{.Status}}").splitlines()
+    assert statuses == ["abcdefghijklmnopqrstuvwxy: Up About a minute", "abcold: Exited (3) 10 minutes ago"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [("status=exited", ["abcold"]), ("label=tier=front", ["abcdefghijkl"]), ("label=tier=back", []),
+     ("name=old", []), ("ancestor=web:1", ["abcdefghijkl"])],
+)  # fmt: skip
+def test_filters(pyswarm: Any, runtime: FakeRuntime, wanted: str, found: list[str]) -> None:
+    assert pyswarm.ok("container", "ls", "-q", "-f", wanted).split() == found
+
+
+def test_the_beginning_of_an_id_is_enough_when_it_is_the_only_one(pyswarm: Any, runtime: FakeRuntime) -> None:
+    assert json.loads(pyswarm.ok("container", "inspect", "abcd"))[0]["config"]["image"] == "web:1"
+    said = pyswarm.run("container", "inspect", "abc")
+    assert (said.status, "2 ids" in said.err) == (1, True)
+    said = pyswarm.run("container", "inspect", "none")
+    assert (said.status, said.out.strip(), "no such container: none" in said.err) == (1, "[]", True)
+
+
+def test_acting_on_several_tells_each_that_went_well_and_fails_for_the_rest(pyswarm: Any, runtime: FakeRuntime) -> None:
+    said = pyswarm.run("container", "kill", "-s", "HUP", "abcd", "abcold")
+    assert (said.status, said.out, "not running" in said.err) == (1, "abcd\n", True)
+    assert [call.signal for call in runtime.calls] == ["HUP", "HUP"]
+    pyswarm.ok("container", "stop", "-t", "3", "abcd")
+    pyswarm.ok("container", "stop", "abcd")
+    assert [(call.grace_seconds, call.use_default_grace) for call in runtime.calls[2:]] == [(3.0, False), (0.0, True)]
+    pyswarm.ok("container", "rm", "-f", "abcold")
+    assert runtime.calls[-1].force
+    assert pyswarm.ok("container", "wait", "abcold") == "3\n"
+
+
+def test_logs_keep_the_streams_apart(pyswarm: Any, runtime: FakeRuntime) -> None:
+    said = pyswarm.run("container", "logs", "-n", "5", "abcd")
+    assert (said.out, said.err) == ("out\n", "err\n")
+    assert runtime.calls[0].tail == 5
