@@ -12,6 +12,7 @@ packages=(
   openssl             # the tests' hostile clients
   procps
   python3-venv
+  strace              # the test that watches a member sync before it answers
   util-linux          # nsenter, unshare
 )
 
