@@ -19,6 +19,8 @@ _CLUSTER: Mapping[str, Lazy] = {
     "init": Lazy(f"{_COMMANDS}.init:init", "Make this node the first manager of a new cluster"),
     "join": Lazy(f"{_COMMANDS}.join:join", "Join a cluster as a worker or a manager"),
     "join-token": Lazy(f"{_COMMANDS}.join_token:join_token", "Show or rotate a join token"),
+    "backup": Lazy(f"{_COMMANDS}.backup:backup", "Write the cluster's state to a sealed file"),
+    "restore": Lazy(f"{_COMMANDS}.backup:restore", "Make a cluster out of a backup"),
     "leave": Lazy(f"{_COMMANDS}.leave:leave", "Leave the cluster"),
 }
 
