@@ -105,6 +105,7 @@ class ManagerDaemon:
             tls=lambda: raft_ssl_contexts(config.paths.certificates),
             listen=config.raft_listen,
             settings=RaftSettings(heartbeat_seconds=config.heartbeat_seconds, election_seconds=config.election_seconds),
+            is_removed=self._is_blacklisted,
         )
 
     async def _ask_to_join(self) -> None:

@@ -10,7 +10,7 @@ A member that cannot trust its journal, its log or its core any more stops at on
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -83,12 +83,14 @@ class RaftEngine:
         clock: Clock = SYSTEM_CLOCK,
         entropy: Entropy = SYSTEM_ENTROPY,
         storage: Disk = REAL_DISK,
+        is_removed: Callable[[str], bool] = lambda _: False,
     ) -> "RaftEngine":
         """Read the disk, restore `state_machine`, bind the raft port. Nothing is sent before `run`.
 
         `members` matters only while there is no state on disk. `(member,)` makes the first manager of a cluster.
         Anything else (nobody, or the members it was told about) makes a member that waits to be added by
         `add_member` on the leader: it must be running by then, because the leader brings it up to date first.
+        `is_removed` tells of a node id whether its certificates are refused.
 
         Raises:
             InvalidArgument: the settings switch a rule off, which only simulations may.
@@ -112,8 +114,9 @@ class RaftEngine:
                 clock=clock, entropy=entropy,
             )  # fmt: skip
             transport = TlsTransport(
-                member=member, cluster_id=cluster_id, tls=tls, listen=listen, handler=engine, entropy=entropy
-            )
+                member=member, cluster_id=cluster_id, tls=tls, listen=listen, handler=engine, entropy=entropy,
+                is_removed=is_removed,
+            )  # fmt: skip
             await transport.bind()
             engine._assemble(transport)
         except BaseException:

@@ -9,6 +9,7 @@ sent while there is no link is dropped: consensus asks again. Messages: codec.py
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -63,7 +64,10 @@ class TlsTransport:
         listen: tuple[str, int],
         handler: LinkHandler,
         entropy: Entropy,
+        is_removed: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """`is_removed` tells whether a node's certificates are refused; asked at each new link, in both directions."""
+        self._is_removed = is_removed
         self._self = member
         self._cluster_id = cluster_id
         self._tls = tls
@@ -253,6 +257,11 @@ class TlsTransport:
             raise PermissionDenied(f"node {identity.node_id} belongs to the cluster {identity.cluster_id}")
         if identity.role is not Role.MANAGER:
             raise PermissionDenied(f"node {identity.node_id} is no manager")
+        if self._is_removed(identity.node_id):
+            raise PermissionDenied(
+                f"node {identity.node_id} was removed from the cluster",
+                remedy="On that machine: `pyswarm leave --force`, then join again.",
+            )
         return identity
 
     def link_up(self, raft_id: str) -> None:

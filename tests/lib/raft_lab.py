@@ -80,6 +80,7 @@ class LabMember:
             cluster_id=self.lab.certificates.cluster_id,
             settings=settings or self.lab.settings,
             storage=self.disk,
+            is_removed=self.lab.removed_nodes.__contains__,
         )
         self.task = asyncio.get_running_loop().create_task(self.engine.run(), name=self.member.node_id)
 
@@ -110,6 +111,7 @@ class RaftLab:
         self.settings = settings
         self.certificates = CertificateMaker()
         self.members: list[LabMember] = []
+        self.removed_nodes: set[str] = set()
 
     async def first(self) -> LabMember:
         founder = LabMember(self, "1")

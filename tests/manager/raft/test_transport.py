@@ -105,6 +105,18 @@ async def test_who_is_not_a_manager_of_this_cluster_under_its_own_name_is_refuse
     await assert_undisturbed(lab)
 
 
+async def test_the_certificate_of_a_removed_node_is_refused_under_any_raft_id_and_logged(
+    lab: RaftLab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = lab.certificates.issue(tmp_path / "peer", "node-9")
+    lab.removed_nodes.add("node-9")
+    (member,) = lab.members
+    with caplog.at_level(logging.WARNING):
+        assert await hung_up_on(member, client(directory), hello(member), DISTURBANCE)
+        await eventually(lambda: "was removed from the cluster" in caplog.text)
+    await assert_undisturbed(lab)
+
+
 @pytest.mark.parametrize(
     "said",
     [
