@@ -98,7 +98,7 @@ def test_a_read_of_a_value_that_was_overwritten_long_before_is_found_in_any_hist
     for seed in range(60):
         history = made_by_a_register(seed)
         last = max(o.end or o.start for o in history)
-        old = [o for o in history if isinstance(o.call, Write) and o.end is not None][0]
+        old = next(o for o in history if isinstance(o.call, Write) and o.end is not None)
         later = [Operation(9, "k", Write(f"new-{n}"), None, last + 2 * n, last + 2 * n + 1) for n in (1, 2)]
         stale = Operation(9, "k", Read(), old.call.value, last + 10, last + 11)
         found += find_violation([*history, *later, stale]) is not None
