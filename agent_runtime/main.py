@@ -19,6 +19,7 @@ from pathlib import Path
 from pyswarm.agent_runtime.bundle.build import HostFacts
 from pyswarm.agent_runtime.config import RuntimeConfig, read_config
 from pyswarm.agent_runtime.container.containers import Containers
+from pyswarm.agent_runtime.container.execs import Execs
 from pyswarm.agent_runtime.container.exit_watch import ExitWatch
 from pyswarm.agent_runtime.container.images import ImageStore
 from pyswarm.agent_runtime.container.prepare import Preparer
@@ -107,7 +108,8 @@ async def serve(paths: NodePaths, config: RuntimeConfig, open_images: Callable[[
         )
         await spawner.connect()
         containers.adopt(discover(state.load_all(), owned=spawner.owned, machine=machine_identity()))
-        service = RuntimeService(containers, images, cgroups.layout.version, tasks)
+        execs = Execs(preparer, spawner, containers.joinable)
+        service = RuntimeService(containers, execs, images, cgroups.layout.version, tasks)
         server = await serve_unix(paths.runtime_socket, [lambda server: add_RuntimeServicer_to_server(service, server)])
         log.info(
             "serving", socket=paths.runtime_socket, cgroups=cgroups.layout.version, containers=len(containers.all())
@@ -117,6 +119,7 @@ async def serve(paths: NodePaths, config: RuntimeConfig, open_images: Callable[[
         with suppress(FileNotFoundError):
             paths.runtime_socket.unlink()
         await server.stop(_GOODBYE_SECONDS)
+        service.close()
         containers.close()
         spawner.close()
         exits.close()

@@ -6,11 +6,20 @@ from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import grpc
+
 from pyswarm.agent_runtime.container.containers import Containers
+from pyswarm.agent_runtime.container.exec_session import ExecSession
+from pyswarm.agent_runtime.container.exec_streams import Streams
+from pyswarm.agent_runtime.container.execs import CannotExecute, Execs
 from pyswarm.agent_runtime.container.images import ImageStore
+from pyswarm.proto.errors import SwarmError
+from pyswarm.proto.log import get_logger
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import runtime_pb2_grpc as rpc
 from pyswarm.proto.v1 import types_pb2 as types
+
+log = get_logger(__name__)
 
 _PROGRESS_QUEUE = 256
 
@@ -19,9 +28,11 @@ class RuntimeService(rpc.RuntimeServicer):
     """Images and containers of this node. `cgroup_version`: v1, v2 or hybrid; `tasks` owns pulls under way."""
 
     def __init__(
-        self, containers: Containers, images: ImageStore, cgroup_version: str, tasks: asyncio.TaskGroup
+        self, containers: Containers, execs: Execs, images: ImageStore, cgroup_version: str, tasks: asyncio.TaskGroup
     ) -> None:
         self._containers = containers
+        self._execs = execs
+        self._sessions: set[asyncio.Task[None]] = set()
         self._images = images
         self._cgroup_version = cgroup_version
         self._tasks = tasks
@@ -109,10 +120,51 @@ class RuntimeService(rpc.RuntimeServicer):
         async for container in self._containers.watch():
             yield container
 
+    async def ExecContainer(
+        self, request_iterator: AsyncIterator[pb.ExecInput], context: Any
+    ) -> AsyncIterator[pb.ExecOutput]:
+        inputs = aiter(request_iterator)
+        config = (await anext(inputs, pb.ExecInput())).start
+        streams = Streams(tty=config.tty, stdin=config.stdin and not config.detach)
+        try:
+            streams.resize(config.size.rows, config.size.columns)
+            running = await self._execs.start(config, streams)
+        except CannotExecute as error:
+            streams.close()
+            yield pb.ExecOutput(end=pb.ExecEnd(exit_code=error.exit_code, error=error.reason))
+            return
+        except BaseException:
+            streams.close()
+            raise
+        session = ExecSession(running, streams, self._tasks)
+        self._sessions.add(session.task)
+        session.task.add_done_callback(self._sessions.discard)
+        feeding = self._tasks.create_task(_feed(session, inputs))
+        try:
+            yield pb.ExecOutput(pid=running.process.pid)
+            if not config.detach:
+                async for output in session.hear():
+                    yield output
+        finally:
+            feeding.cancel()
+            session.abandon()
+
+    def close(self) -> None:
+        """Let go of processes under way; they go on."""
+        for session in self._sessions:
+            session.cancel()
+
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: Any) -> AsyncIterator[pb.LogRecord]:
         lines = self._containers.logs(request.id, follow=request.follow, tail=request.tail, since=request.since)
         async for line in lines:
             yield pb.LogRecord(timestamp=line.timestamp, stream=line.stream, data=line.data)
+
+
+async def _feed(session: ExecSession, inputs: AsyncIterator[pb.ExecInput]) -> None:
+    try:
+        await session.feed(inputs)
+    except (SwarmError, grpc.RpcError, OSError) as error:
+        log.info("the input of an exec ended early", error=error)
 
 
 def _version() -> str:

@@ -17,9 +17,9 @@ from functools import lru_cache
 from itertools import takewhile
 
 from pyswarm.agent_runtime.bundle import defaults
+from pyswarm.agent_runtime.bundle.become import become, reset_signals
 from pyswarm.agent_runtime.bundle.rootfs import RootfsWriter
-from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Namespace, Process, Spec
-from pyswarm.agent_runtime.kernel import capabilities
+from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Namespace, Spec
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.program import Program, Slot, Writer
 
@@ -27,9 +27,6 @@ ROOTFS_POINT = "/rootfs"
 EMPTY_POINT = "/empty"
 """Directories the spawner's own tiny file system has, to attach a rootfs and an empty file system to."""
 
-_RESET_SIGNALS = (13, 25, 32, 33)
-"""Python ignores SIGPIPE and SIGXFSZ, posix_spawn the two that threads use: execve would keep that."""
-_SIG_SETMASK = 2
 _CLONE = {
     "pid": n.CLONE_NEWPID, "mount": n.CLONE_NEWNS, "uts": n.CLONE_NEWUTS, "ipc": n.CLONE_NEWIPC,
     "network": n.CLONE_NEWNET,
@@ -88,15 +85,7 @@ def compile_program(
     rootfs.pivot()
     w.call("sethostname", w.text(spec.hostname), len(spec.hostname.encode()), label="set the host name")
     _standard_streams(w, rootfs, handover)
-    for limit in spec.process.rlimits:
-        block = w.block(struct.pack("=QQ", limit.soft, limit.hard))
-        w.call("prlimit64", 0, n.RLIMIT_NUMBERS[limit.type], block, 0, label=f"set {limit.type}")
-    _give_up_rights(w, spec.process)
-    w.call("fchdir", cwd, label=f"enter the working directory {spec.process.cwd}")
-    w.call("umask", spec.process.user.umask, label="set the umask")
-    w.call("close_range", 3, 0xFFFFFFFF, n.CLOSE_RANGE_CLOEXEC, label="close descriptors")
-    _filter_calls(w, seccomp)
-    _execute(w, spec.process)
+    become(w, spec.process, cwd=cwd, seccomp=seccomp)
     return w.finish()
 
 
@@ -136,10 +125,7 @@ def _common_beginning(
 
 def _enter(w: Writer, namespaces: tuple[Namespace, ...], cgroup_files: int) -> None:
     """Undo what Python did to signals, join the cgroups, enter the remaining namespaces."""
-    default_action = w.block(bytes(32))
-    for signal in _RESET_SIGNALS:
-        w.call("rt_sigaction", signal, default_action, 0, 8, label="reset signals")
-    w.call("rt_sigprocmask", _SIG_SETMASK, w.block(bytes(8)), 0, 8, label="unblock signals")
+    reset_signals(w)
     w.call("setsid", label="start a session")
     for index in range(cgroup_files):
         w.call("write", Slot(3 + index), w.text("0"), 1, label="join the cgroup")
@@ -188,62 +174,6 @@ def _standard_streams(w: Writer, rootfs: RootfsWriter, handover: Handover) -> No
     w.call("openat", rootfs.dev, w.text("null"), os.O_RDWR | os.O_CLOEXEC, 0, label="open /dev/null", save=null)
     for number, source in enumerate((null, handover.stdout, handover.stderr)):
         w.call("dup3", source, number, 0, label="set up the standard streams")
-
-
-def _give_up_rights(w: Writer, process: Process) -> None:
-    bounding = frozenset(process.capabilities.bounding)
-    for name, number in capabilities.NUMBERS.items():
-        if name not in bounding:
-            # EINVAL: this kernel is too old to know it.
-            w.call("prctl", n.PR_CAPBSET_DROP, number, 0, 0, 0, label=f"drop {name}", tolerated=((errno.EINVAL, 0),))
-    user = process.user
-    groups = w.block(struct.pack(f"={len(user.additional_gids)}I", *user.additional_gids))
-    w.call("setgroups", len(user.additional_gids), groups, label="set additional groups")
-    w.call("setresgid", user.gid, user.gid, user.gid, label="set the group")
-    w.call("setresuid", user.uid, user.uid, user.uid, label="set the user")
-    # As in Docker, a process of another user holds none; what it may regain by execve is bounded above.
-    effective = capabilities.mask(set(process.capabilities.effective)) if user.uid == 0 else 0
-    permitted = capabilities.mask(set(process.capabilities.permitted)) if user.uid == 0 else 0
-    low, high = 0xFFFFFFFF, 32
-    sets = struct.pack("=6I", effective & low, permitted & low, 0, effective >> high, permitted >> high, 0)
-    header = w.block(struct.pack("=Ii", n.LINUX_CAPABILITY_VERSION_3, 0))
-    w.call("capset", header, w.block(sets), label="set capabilities")
-    if process.no_new_privileges:
-        w.call("prctl", n.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, label="set no_new_privs")
-
-
-def _filter_calls(w: Writer, seccomp: bytes) -> None:
-    code = w.block(seccomp)
-    program = w.block(struct.pack("=HxxxxxxQ", len(seccomp) // 8, 0))
-    w.pointer(program, 8, code)
-    w.call("seccomp", n.SECCOMP_SET_MODE_FILTER, 0, program, label="install the seccomp filter")
-
-
-def _execute(w: Writer, process: Process) -> None:
-    name = process.args[0]
-    argv, envp = w.strings(process.args), w.strings(process.env)
-    if "/" in name:
-        w.call("execve", w.text(name), argv, envp, label=f"execute {name}")
-        return
-    path = next((line[5:] for line in process.env if line.startswith("PATH=")), defaults.PATH)
-    missing = tuple((number, 0) for number in (errno.ENOENT, errno.ENOTDIR, errno.EACCES))
-    for folder in path.split(":"):
-        candidate = f"{folder or '.'}/{name}"
-        w.call("execve", w.text(candidate), argv, envp, label=f"execute {candidate}", tolerated=missing)
-
-
-def explain_failure(program: Program, spec: Spec, index: int, number: int) -> tuple[str, int]:
-    """Return what to tell people about a failed start, and the exit code a shell would give for it."""
-    name = spec.process.args[0]
-    if index >= len(program.operations):
-        return f'executable "{name}" not found in $PATH', 127
-    operation = program.operations[index]
-    reason = os.strerror(number)
-    if operation.call != "execve":
-        return f"cannot {operation.label}: {reason}", 128
-    if number == errno.ENOENT:
-        return f'cannot execute "{name}": no such file in the image, or its interpreter is missing', 127
-    return f'cannot execute "{name}": {reason}', 127 if number == errno.ENOTDIR else 126
 
 
 def mount_attributes(mount: Mount) -> int:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from pyswarm.agent_runtime.bundle import build
-from pyswarm.agent_runtime.bundle.compile import explain_failure
+from pyswarm.agent_runtime.bundle.become import explain_failure
 from pyswarm.agent_runtime.container.entry import Entry
 from pyswarm.agent_runtime.container.exit_watch import ExitWatch
 from pyswarm.agent_runtime.container.images import ImageStore
@@ -89,6 +89,13 @@ class Containers:
 
     def logs(self, container_id: str, *, follow: bool, tail: int, since: float) -> AsyncIterator[Line]:
         return self._entry(container_id).log.read(follow=follow, tail=tail, since=since)
+
+    def joinable(self, container_id: str) -> tuple[Record, int]:
+        """Return a running container's record and a pidfd of its first process, which is the caller's to close."""
+        entry = self._entry(container_id)
+        if entry.record.state != pb.CONTAINER_RUNNING or entry.pidfd is None or entry.finishing:
+            raise FailedPrecondition(f"container {container_id} is not running", remedy="Start it first.")
+        return entry.record, os.dup(entry.pidfd)
 
     def _entry(self, container_id: str) -> Entry:
         entry = self._entries.get(container_id)
@@ -411,7 +418,7 @@ def _why_not(prepared: Prepared, error: BaseException) -> tuple[str, int]:
     """Return why a container did not start, and an exit code for it."""
     if isinstance(error, StartFailed):
         if error.index >= 0:
-            return explain_failure(prepared.program, prepared.spec, error.index, error.errno)
+            return explain_failure(prepared.program, prepared.spec.process, error.index, error.errno)
         return f"cannot clone the container: {os.strerror(error.errno)}", 128
     if isinstance(error, TimeoutError):
         return f"the container did not start within {START_SECONDS:.0f} s", 128

@@ -83,7 +83,7 @@ class Preparer:
         assert len(slots) == handover.count
         folder_v2 = self.cgroups.birthplace(record.id)
         birthplace = [keep(os.open(folder_v2, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))] if folder_v2 else []
-        first = (keep(_memory_file(program.encode())), directory, *birthplace)
+        first = (keep(memory_file(program.encode())), directory, *birthplace)
         return Prepared(spec, program, (*first, *slots), bool(birthplace), opened)
 
     def _overlay(self, record: Record, folder: Path) -> int:
@@ -148,7 +148,8 @@ def _bind_source(mount: Mount) -> int:
     return tree
 
 
-def _memory_file(content: bytes) -> int:
+def memory_file(content: bytes) -> int:
+    """Return a descriptor of a file in memory with this content, which is the caller's to close."""
     descriptor = os.memfd_create("program", os.MFD_CLOEXEC)
     os.write(descriptor, content)
     return descriptor

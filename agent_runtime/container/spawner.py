@@ -32,7 +32,8 @@ _FIRST_DAEMON_SECONDS = 60.0
 class _Container:
     id: str
     pid: int
-    directory: int
+    directory: int | None
+    """Where its records go; an exec has none."""
     outputs: list[int]
     record: dict[str, object]
     report: int | None
@@ -118,9 +119,8 @@ class Spawner:
         self._hang_up()  # a new daemon takes over from one that is still closing
         self._daemon, self._greeted = connection, True
         self._poll.register(connection, select.EPOLLIN)
-        self._tell(
-            {"event": "hello", "version": protocol.VERSION, "pid": os.getpid(), "containers": [*self._containers]}
-        )
+        containers = [container.id for container in self._containers.values() if container.directory is not None]
+        self._tell({"event": "hello", "version": protocol.VERSION, "pid": os.getpid(), "containers": containers})
 
     def _hang_up(self) -> None:
         if self._daemon is not None:
@@ -146,18 +146,21 @@ class Spawner:
             message, descriptors = None, []
         if message is None:
             self._hang_up()
-        elif message["op"] == "start":
-            self._start(message["id"], descriptors, into_cgroup=message["into_cgroup"])
+        elif message["op"] in ("start", "exec"):
+            is_exec = message["op"] == "exec"
+            self._start(message["id"], descriptors, into_cgroup=message["into_cgroup"], is_exec=is_exec)
         elif message["op"] == "release":
             self._release(message["id"])
 
-    def _start(self, container_id: str, descriptors: list[int], *, into_cgroup: bool) -> None:
-        program_file, directory, *slots = descriptors
+    def _start(self, container_id: str, descriptors: list[int], *, into_cgroup: bool, is_exec: bool) -> None:
+        program_file, *slots = descriptors
+        directory = None if is_exec else slots.pop(0)
         cgroup = slots.pop(0) if into_cgroup else None
-        outputs = slots[_FIRST_SLOT_OUTPUT]
+        # An exec's output ends with its readers; a container's is kept for the next daemon.
+        outputs = [] if is_exec else slots[_FIRST_SLOT_OUTPUT]
         try:
             program = executor.LoadedProgram(_read_all(program_file))
-            child = executor.clone(program, slots, into_cgroup=cgroup)
+            child = executor.clone(program, slots, into_cgroup=cgroup, beside=slots[0] if is_exec else None)
         except (OSError, ValueError) as error:
             print(f"cannot clone {container_id}: {error}", file=sys.stderr, flush=True)
             number = error.errno if isinstance(error, OSError) and error.errno else 22
@@ -177,7 +180,8 @@ class Spawner:
         container = _Container(container_id, child.pid, directory, outputs, record, child.report)
         self._containers[container_id] = self._by_pid[child.pid] = self._reports[child.report] = container
         try:
-            protocol.write_record(directory, protocol.PROCESS_FILE, record)
+            if directory is not None:
+                protocol.write_record(directory, protocol.PROCESS_FILE, record)
             os.write(child.gate, b"1")
         except OSError as error:
             # A closed gate ends the child; the daemon hears of it as a failed start.
@@ -219,7 +223,8 @@ class Spawner:
         if container.failure is not None:
             record["failure"] = container.failure
         try:
-            protocol.write_record(container.directory, protocol.EXIT_FILE, record)
+            if container.directory is not None:
+                protocol.write_record(container.directory, protocol.EXIT_FILE, record)
         except OSError as error:
             print(f"cannot write the exit record of {container.id}: {error}", file=sys.stderr, flush=True)
         if container.failure is not None:
@@ -228,6 +233,8 @@ class Spawner:
             self._forget(container)
         else:
             self._tell({"event": "exit", "id": container.id, "status": status})
+            if container.directory is None:
+                self._forget(container)
 
     def _release(self, container_id: str) -> None:
         container = self._containers.get(container_id)
@@ -236,7 +243,9 @@ class Spawner:
 
     def _forget(self, container: _Container) -> None:
         del self._containers[container.id]
-        for descriptor in (container.directory, *container.outputs):
+        for descriptor in (
+            container.outputs if container.directory is None else (container.directory, *container.outputs)
+        ):
             os.close(descriptor)
 
 

@@ -53,6 +53,7 @@ class SpawnerClient:
         self._on_exit = on_exit
         self._on_lost = on_lost
         self._connection: socket.socket | None = None
+        self._execs: dict[str, asyncio.Future[int | None]] = {}
         self._starting: dict[str, asyncio.Future[Started]] = {}
         self._hello: asyncio.Future[dict[str, Any]] | None = None
         self._connecting = asyncio.Lock()
@@ -138,15 +139,32 @@ class SpawnerClient:
 
         Returns once it has reached execve. Raises StartFailed, or Unavailable when the spawner is gone.
         """
-        await self.connect()
-        assert self._connection is not None
-        started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
-        self._starting[container_id] = started
+        return await self._begin("start", container_id, descriptors, into_cgroup)
+
+    async def execute(
+        self, exec_id: str, descriptors: Sequence[int], *, into_cgroup: bool
+    ) -> tuple[Started, asyncio.Future[int | None]]:
+        """Start another process in a container, as `start` does; its id must not be a container's.
+
+        Also returns what will be its wait status, or None when the spawner died and nobody knows.
+        """
+        ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._execs[exec_id] = ended
         try:
-            await self._send({"op": "start", "id": container_id, "into_cgroup": into_cgroup}, descriptors)
+            return await self._begin("exec", exec_id, descriptors, into_cgroup), ended
+        except BaseException:
+            self._execs.pop(exec_id, None)
+            raise
+
+    async def _begin(self, op: str, name: str, descriptors: Sequence[int], into_cgroup: bool) -> Started:
+        await self.connect()
+        started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
+        self._starting[name] = started
+        try:
+            await self._send({"op": op, "id": name, "into_cgroup": into_cgroup}, descriptors)
             return await started
         finally:
-            self._starting.pop(container_id, None)
+            self._starting.pop(name, None)
 
     async def release(self, container_id: str) -> None:
         """Let the spawner forget a container that has ended; without a spawner there is nothing to forget."""
@@ -198,12 +216,15 @@ class SpawnerClient:
         container_id = message["id"]
         future = self._starting.get(container_id)
         if event == "started":
-            self.owned.add(container_id)
+            if container_id not in self._execs:
+                self.owned.add(container_id)
             if future is not None and not future.done():
                 future.set_result(Started(ProcessId(message["pid"], message["start_ticks"]), message["started_at"]))
         elif event == "failed":
             if future is not None and not future.done():
                 future.set_exception(StartFailed(message["index"], message["errno"]))
+        elif event == "exit" and (ended := self._execs.pop(container_id, None)) is not None:
+            ended.set_result(message["status"])
         elif event == "exit":
             self._on_exit(container_id, message["status"])
 
@@ -216,6 +237,9 @@ class SpawnerClient:
         for future in self._starting.values():
             if not future.done():
                 future.set_exception(Unavailable("the spawner died while starting the container"))
+        for ended in self._execs.values():
+            ended.set_result(None)
+        self._execs.clear()
         self._on_lost()
 
     def _disconnect(self) -> None:

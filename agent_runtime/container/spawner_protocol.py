@@ -3,6 +3,9 @@
     daemon -> spawner
       {"op": "start", "id", "into_cgroup"}      descriptors: program (memfd), the container's directory, if
                                                 `into_cgroup` its cgroup v2 directory, then the program's slots
+      {"op": "exec", "id", "into_cgroup"}       as start, for another process in a running container, but without a
+                                                directory: nothing is written down, and it is forgotten as soon as it
+                                                has ended. The first slot is a pidfd of the container's first process
       {"op": "release", "id"}    the exit record and all output are in safe hands: forget the container
     spawner -> daemon
       {"event": "hello", "version", "pid", "containers": [id, ...]}      first, to every daemon that connects
@@ -19,7 +22,7 @@ import os
 import socket
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 LARGEST_MESSAGE_BYTES = 128 * 1024
 MOST_DESCRIPTORS = 250
 """The kernel passes at most 253 descriptors with one message."""

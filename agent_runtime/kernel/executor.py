@@ -17,11 +17,13 @@ from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.program import (
     EXPECTED,
     FAILURE,
+    FIRST_SAVED_SLOT,
     HEADER,
     MAGIC,
     NO_SLOT,
     OPERATION,
     POINTER,
+    REPORT_SLOT,
     VERSION,
     Kind,
 )
@@ -87,17 +89,36 @@ class Child:
     report: int
 
 
-def clone(program: LoadedProgram, descriptors: list[int], *, into_cgroup: int | None) -> Child:
+def clone(
+    program: LoadedProgram, descriptors: list[int], *, into_cgroup: int | None, beside: int | None = None
+) -> Child:
     """Clone a child that runs `program` once its gate is opened; `descriptors` fill the first slots.
 
     `into_cgroup` is a descriptor of the cgroup v2 directory it is born in: joining one afterwards takes a lock that
     makes the whole machine wait for all its CPUs, some 10 ms.
 
+    `beside` is a pidfd: the child is born in that process's pid namespace, which nobody can join later.
+
     `report` yields EOF when the child has reached execve, or a `FAILURE` record. Raises OSError.
     """
-    slots = [*descriptors, *([-1] * (program.slot_count - len(descriptors)))]
+    if beside is None:
+        return _clone(program, descriptors, into_cgroup)
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _pid_namespace_of_children(beside)
+        try:
+            return _clone(program, descriptors, into_cgroup)
+        finally:
+            _pid_namespace_of_children(own)
+    finally:
+        os.close(own)
+
+
+def _clone(program: LoadedProgram, descriptors: list[int], into_cgroup: int | None) -> Child:
+    slots = [*descriptors, *([-1] * (max(program.slot_count, FIRST_SAVED_SLOT) - len(descriptors)))]
     gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
     report_read, report_write = os.pipe2(os.O_CLOEXEC)
+    slots[REPORT_SLOT.index] = report_write
     failure = ctypes.create_string_buffer(FAILURE.size)
     failure_address = ctypes.addressof(failure)
     one = ctypes.create_string_buffer(1)
@@ -107,6 +128,7 @@ def clone(program: LoadedProgram, descriptors: list[int], *, into_cgroup: int | 
     arguments = ctypes.create_string_buffer(struct.pack("=11Q", flags, 0, 0, 0, _SIGCHLD, *[0] * 5, into_cgroup or 0))
     address = ctypes.addressof(arguments)
     pid = _syscall(n.SYS["clone3"], address, 88, 0, 0, 0, 0)
+    clone_errno = ctypes.get_errno()
     if pid == 0:
         _syscall(n.SYS["close"], gate_write, 0, 0, 0, 0, 0)
         # The gate opens when the parent has written down who we are. EOF: the parent died, nobody knows of us.
@@ -114,16 +136,22 @@ def clone(program: LoadedProgram, descriptors: list[int], *, into_cgroup: int | 
             _syscall(n.SYS["exit_group"], 125, 0, 0, 0, 0, 0)
         index, errno = _run(program.calls, slots)
         FAILURE.pack_into(failure, 0, index, errno)
-        _syscall(n.SYS["write"], report_write, failure_address, FAILURE.size, 0, 0, 0)
+        _syscall(n.SYS["write"], slots[REPORT_SLOT.index], failure_address, FAILURE.size, 0, 0, 0)
         _syscall(n.SYS["exit_group"], 127, 0, 0, 0, 0, 0)
     os.close(gate_read)
     os.close(report_write)
     if pid < 0:
         os.close(gate_write)
         os.close(report_read)
-        number = ctypes.get_errno()
-        raise OSError(number, f"clone3: {os.strerror(number)}")
+        raise OSError(clone_errno, f"clone3: {os.strerror(clone_errno)}")
     return Child(pid, gate_write, report_read)
+
+
+def _pid_namespace_of_children(descriptor: int) -> None:
+    """Choose the pid namespace of children yet to be cloned. Raises OSError."""
+    if _syscall(n.SYS["setns"], descriptor, n.CLONE_NEWPID, 0, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns: {os.strerror(number)}")
 
 
 def _run(calls: list[_Call], slots: list[int]) -> tuple[int, int]:

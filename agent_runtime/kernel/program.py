@@ -10,7 +10,7 @@ operations, one block of data, and a table of the places in that block which hol
     pointer  u32 where in the data, u32 to where in the data
 
 Descriptors live in slots: those handed over by the daemon from 0 on, those that operations save from
-`FIRST_SAVED_SLOT` on.
+`FIRST_SAVED_SLOT` on. The one before is the pipe on which a child reports its failure.
 """
 
 import os
@@ -23,7 +23,7 @@ from typing import NamedTuple
 from pyswarm.agent_runtime.kernel.numbers import SYS
 
 MAGIC = 0x53575047
-VERSION = 1
+VERSION = 2
 NO_SLOT = 0xFFFF
 FIRST_SAVED_SLOT = 256
 """Above the number of descriptors that one message can carry."""
@@ -56,6 +56,9 @@ class Slot:
 
     index: int
 
+
+REPORT_SLOT = Slot(FIRST_SAVED_SLOT - 1)
+"""Holds the pipe on which a failure is reported; a program may move it."""
 
 Argument = int | Data | Slot
 
