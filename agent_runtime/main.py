@@ -33,6 +33,7 @@ from pyswarm.agent_runtime.kernel.process import machine_identity
 from pyswarm.agent_runtime.kernel.seccomp import SeccompFilters
 from pyswarm.agent_runtime.service import RuntimeService
 from pyswarm.proto.clock import SYSTEM_CLOCK
+from pyswarm.proto.entropy import SYSTEM_ENTROPY
 from pyswarm.proto.errors import FailedPrecondition, SwarmError
 from pyswarm.proto.log import configure, get_logger
 from pyswarm.proto.paths import NodePaths
@@ -108,7 +109,7 @@ async def serve(paths: NodePaths, config: RuntimeConfig, open_images: Callable[[
         )
         await spawner.connect()
         containers.adopt(discover(state.load_all(), owned=spawner.owned, machine=machine_identity()))
-        execs = Execs(preparer, spawner, containers.joinable)
+        execs = Execs(preparer, spawner, containers.joinable, SYSTEM_ENTROPY)
         service = RuntimeService(containers, execs, images, cgroups.layout.version, tasks)
         server = await serve_unix(paths.runtime_socket, [lambda server: add_RuntimeServicer_to_server(service, server)])
         log.info(

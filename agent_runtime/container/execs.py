@@ -4,7 +4,6 @@ Which descriptors it gets as its standard streams is `exec_session`'s business; 
 """
 
 import asyncio
-import itertools
 import os
 import posixpath
 import signal
@@ -25,6 +24,7 @@ from pyswarm.agent_runtime.container.spawner_client import SpawnerClient, StartF
 from pyswarm.agent_runtime.kernel import rootfs_files
 from pyswarm.agent_runtime.kernel.process import ProcessId, open_pidfd
 from pyswarm.agent_runtime.kernel.program import Program
+from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import FailedPrecondition, InvalidArgument
 from pyswarm.proto.v1 import runtime_pb2 as pb
 
@@ -64,12 +64,16 @@ class Execs:
     """`joinable` returns a running container's record and a pidfd that is ours to close."""
 
     def __init__(
-        self, preparer: Preparer, spawner: SpawnerClient, joinable: Callable[[str], tuple[Record, int]]
+        self,
+        preparer: Preparer,
+        spawner: SpawnerClient,
+        joinable: Callable[[str], tuple[Record, int]],
+        entropy: Entropy,
     ) -> None:
+        self._entropy = entropy
         self._preparer = preparer
         self._spawner = spawner
         self._joinable = joinable
-        self._numbers = itertools.count(1)
 
     async def start(self, config: pb.ExecConfig, streams: Streams) -> Running:
         """Execute a program in a container. Takes over the child's ends of `streams`.
@@ -81,7 +85,8 @@ class Execs:
             _check(config)
             record, pidfd = self._joinable(config.container)
             opened.callback(os.close, pidfd)
-            name = f"{record.id}/{next(self._numbers)}"
+            # Never used before: a spawner outlives us, and with it the processes our predecessor started.
+            name = f"{record.id}/{self._entropy.new_id()}"
             process, program, descriptors, into_cgroup = await asyncio.to_thread(
                 self._prepare, record, pidfd, config, streams, opened
             )

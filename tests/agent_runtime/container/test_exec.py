@@ -175,6 +175,16 @@ async def test_it_goes_on_when_its_caller_goes_away(host: RuntimeHost) -> None:
     assert said.stdout.split() == [b"1"]
 
 
+async def test_it_outlives_the_daemon_and_is_not_taken_for_one_started_later(host: RuntimeHost) -> None:
+    await execute(host, *sh("until test -e /go; do sleep 0.05; done; exit 3"), detach=True)
+    spawner = host.spawner_pid()
+    await host.kill_daemon()
+    await host.start_daemon()
+    said = await execute(host, *sh("touch /go; until ! ps | grep -q '[u]ntil test'; do :; done; exit 4"))
+    assert said.code == 4
+    assert host.spawner_pid() == spawner
+
+
 # What it cannot reach
 
 
