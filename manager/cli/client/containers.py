@@ -70,6 +70,9 @@ class ContainersClient:
         async for record in self._stub.ReadLogs(request):
             yield record
 
+    def execute(self, inputs: AsyncIterator[pb.ExecInput]) -> AsyncIterator[pb.ExecOutput]:
+        return aiter(self._stub.ExecContainer(inputs))
+
 
 _FOR_EVER_SECONDS = 10.0 * 365 * 86400
 

@@ -8,6 +8,7 @@ import click
 
 from pyswarm.manager.cli.client.containers import ContainersClient, connect_containers
 from pyswarm.manager.cli.client.run import run
+from pyswarm.manager.cli.commands.container_exec import execute
 from pyswarm.manager.cli.commands.shared import (
     echo_each_failure,
     echo_list,
@@ -30,6 +31,9 @@ _FILTERS = ("id", "name", "label", "status", "ancestor")
 @click.group(help="Manage the containers on this node.")
 def container() -> None:
     pass
+
+
+container.add_command(execute)
 
 
 @container.command("ls", help="List containers: those that run, or all.")

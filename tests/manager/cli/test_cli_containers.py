@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from lib.fake_control import serving
 
+from pyswarm.manager.cli.client.terminal import DetachKeys, parse_keys
 from pyswarm.proto.clock import SystemClock
-from pyswarm.proto.errors import FailedPrecondition
+from pyswarm.proto.errors import FailedPrecondition, InvalidArgument
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import runtime_pb2_grpc
 
@@ -52,6 +53,23 @@ class FakeRuntime(runtime_pb2_grpc.RuntimeServicer):
         self.calls.append(request)
         yield pb.LogRecord(timestamp=0, stream="stdout", data=b"out")
         yield pb.LogRecord(timestamp=1, stream="stderr", data=b"err")
+
+    async def ExecContainer(self, inputs: AsyncIterator[pb.ExecInput], context: Any) -> AsyncIterator[pb.ExecOutput]:
+        start = (await anext(aiter(inputs))).start
+        self.calls.append(start)
+        if start.args[0] == "missing":
+            yield pb.ExecOutput(end=pb.ExecEnd(exit_code=127, error='executable "missing" not found in $PATH'))
+            return
+        yield pb.ExecOutput(pid=7)
+        if start.detach:
+            return
+        while start.stdin:
+            message = await anext(aiter(inputs))
+            if message.close:
+                break
+            yield pb.ExecOutput(stdout=message.data)
+        yield pb.ExecOutput(stderr=b"done\n")
+        yield pb.ExecOutput(end=pb.ExecEnd(exit_code=9))
 
 
 @pytest.fixture
@@ -110,3 +128,35 @@ def test_logs_keep_the_streams_apart(pyswarm: Any, runtime: FakeRuntime) -> None
     said = pyswarm.run("container", "logs", "-n", "5", "abcd")
     assert (said.out, said.err) == ("out\n", "err\n")
     assert runtime.calls[0].tail == 5
+
+
+def test_exec_exits_as_the_program_does(pyswarm: Any, runtime: FakeRuntime) -> None:
+    said = pyswarm.run("container", "exec", "-u", "web", "-w", "/tmp", "-e", "A=b", "abcd", "ls", "-l", "--all")
+    assert (said.status, said.err) == (9, "done\n")
+    start = runtime.calls[0]
+    assert (list(start.args), start.user, start.dir, list(start.env)) == (["ls", "-l", "--all"], "web", "/tmp", ["A=b"])
+    assert start.container == "abcdefghijklmnopqrstuvwxy"
+    said = pyswarm.run("container", "exec", "abcd", "missing")
+    assert (said.status, 'executable "missing" not found' in said.err) == (127, True)
+    assert pyswarm.run("container", "exec", "-d", "abcd", "daemon").status == 0
+
+
+def test_exec_in_no_container_is_an_error(pyswarm: Any, runtime: FakeRuntime) -> None:
+    said = pyswarm.run("container", "exec", "none", "true")
+    assert (said.status, "no such container" in said.err) == (1, True)
+
+
+def test_detach_keys_are_found_wherever_the_typing_is_cut() -> None:
+    keys = DetachKeys(parse_keys("ctrl-p,ctrl-q"))
+    assert keys.pass_on(b"ab") == (b"ab", False)
+    assert keys.pass_on(b"c\x10") == (b"c", False)
+    assert keys.pass_on(b"d") == (b"\x10d", False)
+    assert keys.pass_on(b"\x10") == (b"", False)
+    assert keys.pass_on(b"\x10") == (b"\x10", False)
+    assert keys.pass_on(b"\x11rest") == (b"", True)
+
+
+@pytest.mark.parametrize("text", ["", "ctrl-", "ctrl-pp", "ab", "ctrl-1"])
+def test_detach_keys_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        parse_keys(text)
