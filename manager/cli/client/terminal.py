@@ -52,7 +52,8 @@ class DetachKeys:
 def raw_terminal() -> Iterator[None]:
     """Hand every key on as it is; everything as before afterwards."""
     before = termios.tcgetattr(sys.stdin)
-    tty.setraw(sys.stdin)
+    # At once: waiting would throw away what was typed ahead.
+    tty.setraw(sys.stdin, termios.TCSANOW)
     try:
         yield
     finally:

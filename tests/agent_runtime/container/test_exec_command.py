@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import select
 import subprocess
 import sys
 import termios
@@ -45,8 +46,11 @@ async def test_on_a_terminal_it_is_a_shell_and_the_detach_keys_let_go_of_it(host
     try:
         os.write(master, b"test -t 0 && echo is $((6 * 7))\n")
         seen = b""
+        os.set_blocking(master, False)
         while b"is 42\r\n" not in seen:
-            seen += await asyncio.to_thread(os.read, master, 4096)
+            ready, _, _ = await asyncio.to_thread(select.select, [master], [], [], 30)
+            assert ready, seen
+            seen += os.read(master, 4096)
         assert len(host.cgroups.processes("box")) == 2
         os.write(master, b"\x10\x11")
         assert await asyncio.to_thread(client.wait, 30) == 0
