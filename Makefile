@@ -57,6 +57,11 @@ bench-scheduler: build
 bench-store: build
 	@$(PY) tests/bench/store_scale.py $(OPTIONS)
 
+# crun, runc, podman and docker beside ours: installs their Debian packages.
+.PHONY: bench-runtime
+bench-runtime: build
+	@$(PY) tests/bench/runtime.py $(OPTIONS)
+
 .PHONY: lock
 lock: build
 	@$(PY) -m pip install --quiet pip-tools

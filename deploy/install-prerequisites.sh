@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the Debian packages that pyswarm, its lab and its tests use; do nothing when all are there.
+# Install the Debian packages that pyswarm, its lab and its tests use, or those named; do nothing when all are there.
 set -euo pipefail
 
 packages=(
@@ -15,6 +15,7 @@ packages=(
   strace              # the test that watches a member sync before it answers
   util-linux          # nsenter, unshare
 )
+if [ $# -gt 0 ]; then packages=("$@"); fi
 
 missing=()
 for package in "${packages[@]}"; do
