@@ -5,6 +5,7 @@ containers running without a parent; whoever uses this client hears of it throug
 """
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -16,6 +17,8 @@ from typing import Any
 
 from pyswarm.agent_runtime.container import spawner_main
 from pyswarm.agent_runtime.container import spawner_protocol as protocol
+from pyswarm.agent_runtime.kernel import mounts
+from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.process import ProcessId
 from pyswarm.proto.errors import Unavailable
 from pyswarm.proto.log import get_logger
@@ -23,6 +26,7 @@ from pyswarm.proto.log import get_logger
 log = get_logger(__name__)
 
 _HELLO_SECONDS = 15.0
+_FIRST_FREE_DESCRIPTOR = 10
 
 
 @dataclass(frozen=True)
@@ -124,11 +128,21 @@ class SpawnerClient:
         ]
         # What we were started with ignored, a shell's SIGQUIT for one, must not be ignored inside containers.
         every = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-        self._child = os.posix_spawn(
-            sys.executable, arguments, {}, file_actions=actions, setsid=True, setsigmask=[], setsigdef=every
-        )
+        program = _read_only_program()
+        try:
+            self._child = os.posix_spawn(
+                f"/proc/self/fd/{program}",
+                arguments,
+                {},
+                file_actions=actions,
+                setsid=True,
+                setsigmask=[],
+                setsigdef=every,
+            )
+        finally:
+            os.close(program)
+            os.close(output)
         log.info("started a spawner", pid=self._child)
-        os.close(output)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.connect(str(self._socket_path))
         listener.close()
@@ -257,3 +271,19 @@ class SpawnerClient:
     def close(self) -> None:
         """Leave the spawner to itself: it keeps its containers, and ends when it has none."""
         self._disconnect()
+
+
+def _read_only_program() -> int:
+    """Return our own program on a read-only mount of its own, which nobody can find and so nobody can remount.
+
+    A container executes what /proc/self/exe is in a clone of the spawner, and is root where that file is: through
+    this mount it can neither write to it nor change its mode or owner, not even when nobody executes it any more
+    (CVE-2019-5736).
+    """
+    tree = mounts.clone_tree(Path(sys.executable).resolve(), recursive=False)
+    try:
+        mounts.set_attributes(tree, n.MOUNT_ATTR_RDONLY)
+        # Not to be in the way of the descriptors that the spawner inherits.
+        return fcntl.fcntl(tree, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_DESCRIPTOR)
+    finally:
+        os.close(tree)

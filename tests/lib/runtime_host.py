@@ -31,13 +31,14 @@ _GONE_SECONDS = 10.0
 class RuntimeHost:
     """One root directory, one cgroup parent, and the daemon on them."""
 
-    def __init__(self, layer: Path, *, prefix: tuple[str, ...] = ()) -> None:
-        """`prefix`: a command that runs the daemon's, such as `unshare` with its options."""
+    def __init__(self, layer: Path, *, prefix: tuple[str, ...] = (), python: Path | None = None) -> None:
+        """`prefix`: a command that runs the daemon's, such as `unshare` with its options; `python`: what runs it."""
         # Not pytest's directory: a unix socket's path has at most 107 characters.
         self.root = Path(tempfile.mkdtemp(prefix="pyswarm-rt-"))
         self.paths = NodePaths(self.root)
         self.layer = layer
         self.prefix = prefix
+        self.python = python or Path(sys.executable)
         self.cgroup_parent = f"pyswarm-test-{os.path.basename(self.root)}"
         self.cgroups = Cgroups(cgroup_layout.detect(), self.cgroup_parent)
         self.paths.config_file.parent.mkdir(parents=True)
@@ -50,7 +51,7 @@ class RuntimeHost:
         self.paths.logs.mkdir(parents=True, exist_ok=True)
         with (self.paths.logs / "runtime.log").open("ab") as output:
             self.daemon = subprocess.Popen(  # noqa: ASYNC220 - kept across event loops
-                [*self.prefix, sys.executable, runtime_process.__file__, str(self.root), str(self.layer)],
+                [*self.prefix, str(self.python), runtime_process.__file__, str(self.root), str(self.layer)],
                 stderr=output,
                 start_new_session=True,
             )
@@ -202,8 +203,10 @@ def _command_lines() -> list[tuple[int, list[str]]]:
 
 
 @asynccontextmanager
-async def runtime_host(layer: Path, *, prefix: tuple[str, ...] = ()) -> AsyncIterator[RuntimeHost]:
-    host = RuntimeHost(layer, prefix=prefix)
+async def runtime_host(
+    layer: Path, *, prefix: tuple[str, ...] = (), python: Path | None = None
+) -> AsyncIterator[RuntimeHost]:
+    host = RuntimeHost(layer, prefix=prefix, python=python)
     try:
         await host.start_daemon()
         yield host
