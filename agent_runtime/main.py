@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pyswarm.agent_runtime.bundle.build import HostFacts
 from pyswarm.agent_runtime.config import RuntimeConfig, read_config
+from pyswarm.agent_runtime.container.adjust import Adjustments
 from pyswarm.agent_runtime.container.containers import Containers
 from pyswarm.agent_runtime.container.execs import Execs
 from pyswarm.agent_runtime.container.exit_watch import ExitWatch
@@ -26,6 +27,7 @@ from pyswarm.agent_runtime.container.prepare import Preparer
 from pyswarm.agent_runtime.container.recovery import discover
 from pyswarm.agent_runtime.container.spawner_client import SpawnerClient
 from pyswarm.agent_runtime.container.state_directory import StateDirectory
+from pyswarm.agent_runtime.container.statistics import Statistics
 from pyswarm.agent_runtime.kernel import capabilities, cgroup_layout, mounts, syscalls
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.cgroups import Cgroups
@@ -110,7 +112,9 @@ async def serve(paths: NodePaths, config: RuntimeConfig, open_images: Callable[[
         await spawner.connect()
         containers.adopt(discover(state.load_all(), owned=spawner.owned, machine=machine_identity()))
         execs = Execs(preparer, spawner, containers.joinable, SYSTEM_ENTROPY)
-        service = RuntimeService(containers, execs, images, cgroups.layout.version, tasks)
+        adjustments = Adjustments(containers, cgroups, state)
+        statistics = Statistics(containers, cgroups, SYSTEM_CLOCK)
+        service = RuntimeService(containers, execs, adjustments, statistics, images, cgroups.layout.version, tasks)
         server = await serve_unix(paths.runtime_socket, [lambda server: add_RuntimeServicer_to_server(service, server)])
         log.info(
             "serving", socket=paths.runtime_socket, cgroups=cgroups.layout.version, containers=len(containers.all())

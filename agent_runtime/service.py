@@ -8,11 +8,13 @@ from typing import Any
 
 import grpc
 
+from pyswarm.agent_runtime.container.adjust import Adjustments
 from pyswarm.agent_runtime.container.containers import Containers
 from pyswarm.agent_runtime.container.exec_session import ExecSession
 from pyswarm.agent_runtime.container.exec_streams import Streams
 from pyswarm.agent_runtime.container.execs import CannotExecute, Execs
 from pyswarm.agent_runtime.container.images import ImageStore
+from pyswarm.agent_runtime.container.statistics import Statistics
 from pyswarm.proto.errors import SwarmError
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.v1 import runtime_pb2 as pb
@@ -28,9 +30,18 @@ class RuntimeService(rpc.RuntimeServicer):
     """Images and containers of this node. `cgroup_version`: v1, v2 or hybrid; `tasks` owns pulls under way."""
 
     def __init__(
-        self, containers: Containers, execs: Execs, images: ImageStore, cgroup_version: str, tasks: asyncio.TaskGroup
+        self,
+        containers: Containers,
+        execs: Execs,
+        adjustments: Adjustments,
+        statistics: Statistics,
+        images: ImageStore,
+        cgroup_version: str,
+        tasks: asyncio.TaskGroup,
     ) -> None:
         self._containers = containers
+        self._adjustments = adjustments
+        self._statistics = statistics
         self._execs = execs
         self._sessions: set[asyncio.Task[None]] = set()
         self._images = images
@@ -119,6 +130,21 @@ class RuntimeService(rpc.RuntimeServicer):
     async def WatchContainers(self, request: pb.WatchContainersRequest, context: Any) -> AsyncIterator[pb.Container]:
         async for container in self._containers.watch():
             yield container
+
+    async def PauseContainer(self, request: pb.ContainerId, context: Any) -> pb.Container:
+        return await self._adjustments.pause(request.id)
+
+    async def UnpauseContainer(self, request: pb.ContainerId, context: Any) -> pb.Container:
+        return await self._adjustments.unpause(request.id)
+
+    async def UpdateContainer(self, request: pb.UpdateContainerRequest, context: Any) -> pb.Container:
+        return await self._adjustments.update(request)
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
+        return pb.GetStatsResponse(stats=await self._statistics.usage(request.ids))
+
+    async def TopContainer(self, request: pb.ContainerId, context: Any) -> pb.TopContainerResponse:
+        return pb.TopContainerResponse(processes=await self._statistics.top(request.id))
 
     async def ExecContainer(
         self, request_iterator: AsyncIterator[pb.ExecInput], context: Any

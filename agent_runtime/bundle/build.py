@@ -70,7 +70,7 @@ def build(container_id: str, config: pb.ContainerConfig, image: Mapping[str, Any
                 Namespace("network", config.network_namespace),
             ),
             cgroups_path=f"/{host.cgroup_parent}/{container_id}",
-            resources=_resources(limits_of(config)),
+            resources=_resources(limits_of(config.limits)),
             sysctl=dict(defaults.SYSCTL),
             masked_paths=defaults.MASKED_PATHS,
             readonly_paths=defaults.READONLY_PATHS,
@@ -117,8 +117,8 @@ def hostname_of(container_id: str, config: pb.ContainerConfig) -> str:
     return name
 
 
-def limits_of(config: pb.ContainerConfig) -> Limits:
-    limits = config.limits
+def limits_of(limits: types.Resources) -> Limits:
+    """Raises InvalidArgument for limits that no container could have."""
     if limits.nano_cpus < 0 or limits.memory_bytes < 0 or limits.pids < 0:
         raise InvalidArgument("a limit is negative", remedy="Use 0 for no limit.")
     if 0 < limits.memory_bytes < MEMORY_MINIMUM_BYTES:

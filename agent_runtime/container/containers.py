@@ -8,7 +8,7 @@ handled as soon as it is known, whoever is waiting. What survives us is on disk 
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from pyswarm.agent_runtime.bundle import build
@@ -93,9 +93,35 @@ class Containers:
     def joinable(self, container_id: str) -> tuple[Record, int]:
         """Return a running container's record and a pidfd of its first process, which is the caller's to close."""
         entry = self._entry(container_id)
-        if entry.record.state != pb.CONTAINER_RUNNING or entry.pidfd is None or entry.finishing:
-            raise FailedPrecondition(f"container {container_id} is not running", remedy="Start it first.")
+        if not entry.record.is_alive or entry.pidfd is None or entry.finishing:
+            raise not_running(container_id)
+        if entry.record.paused:
+            raise FailedPrecondition(f"container {container_id} is paused", remedy="Unpause it first.")
         return entry.record, os.dup(entry.pidfd)
+
+    def running(self) -> list[Record]:
+        """Return the records of the containers that run or are paused."""
+        return [entry.record for entry in self._entries.values() if entry.record.is_alive]
+
+    def record(self, container_id: str) -> Record:
+        return self._entry(container_id).record
+
+    async def in_turn(self, container_id: str, change: Callable[[Entry], Awaitable[None]]) -> pb.Container:
+        """Let `change` do something to a container while nobody else does; return how it is then."""
+        entry = self._entry(container_id)
+
+        async def take_turn() -> pb.Container:
+            async with entry.turn:
+                self._check_present(entry)
+                await change(entry)
+                return entry.record.to_message()
+
+        return await self._carry_out(take_turn())
+
+    def replace(self, entry: Entry, record: Record) -> None:
+        """Note what has changed and tell those who watch."""
+        entry.record = record
+        self._watchers.publish(record.to_message())
 
     def _entry(self, container_id: str) -> Entry:
         entry = self._entries.get(container_id)
@@ -275,9 +301,10 @@ class Containers:
 
     async def _stop_in_turn(self, entry: Entry, grace_seconds: float | None) -> pb.Container:
         async with entry.turn:
-            if entry.record.state == pb.CONTAINER_RUNNING:
+            if entry.record.is_alive:
                 grace = entry.record.grace_seconds if grace_seconds is None else grace_seconds
                 self._signal(entry, entry.record.stop_signal)
+                await self._thaw(entry)
                 try:
                     async with asyncio.timeout(grace):
                         await entry.ended.wait()
@@ -286,13 +313,25 @@ class Containers:
             return entry.record.to_message()
 
     async def kill(self, container_id: str, signal_name: str) -> pb.Container:
-        """Send a signal to the container's first process; SIGKILL kills all of it."""
+        """Send a signal to the container's first process; SIGKILL kills all of it, also one that is paused."""
         entry = self._entry(container_id)
         number = parse_signal(signal_name or "SIGKILL")
-        if entry.record.state != pb.CONTAINER_RUNNING:
-            raise FailedPrecondition(f"container {container_id} is not running", remedy="Start it first.")
+        if not entry.record.is_alive:
+            raise not_running(container_id)
         self._signal(entry, number)
+        if number == signal.SIGKILL:
+            await self._thaw(entry)
         return entry.record.to_message()
+
+    async def _thaw(self, entry: Entry) -> None:
+        """Let a paused container go on, so that it can act on a signal, or die of one."""
+        if entry.record.paused and entry.record.is_alive:
+            try:
+                await asyncio.to_thread(self._cgroups.freeze, entry.record.id, frozen=False)
+            except FileNotFoundError:
+                return  # it ended meanwhile
+            if entry.record.is_alive:
+                self.replace(entry, entry.record.with_pause(False))
 
     def _signal(self, entry: Entry, number: int) -> None:
         if entry.pidfd is not None:
@@ -305,6 +344,7 @@ class Containers:
         # The first process of a pid namespace takes all others with it.
         self._signal(entry, signal.SIGKILL)
         self._cgroups.kill(entry.record.id)
+        await self._thaw(entry)
         try:
             async with asyncio.timeout(KILL_SECONDS):
                 await entry.ended.wait()
@@ -322,7 +362,7 @@ class Containers:
         container_id = entry.record.id
         async with entry.turn:
             self._check_present(entry)
-            if entry.record.state == pb.CONTAINER_RUNNING:
+            if entry.record.is_alive:
                 if not force:
                     raise FailedPrecondition(
                         f"container {container_id} is running", remedy="Stop it first, or remove it with force."
@@ -359,6 +399,7 @@ class Containers:
                 self._on_exit(found.record.id, None)
             else:
                 entry.pidfd = found.pidfd
+                entry.record = entry.record.with_pause(self._cgroups.is_frozen(found.record.id))
                 if found.record.id not in self._spawner.owned:
                     self._adopt_orphan(entry)
         for container_id in self._spawner.owned - {
@@ -371,14 +412,14 @@ class Containers:
         """Remove cgroups of containers that do not run: a start that was cut short, a removal that was."""
         for name in self._cgroups.names():
             entry = self._entries.get(name)
-            if entry is None or (entry.record.state != pb.CONTAINER_RUNNING and not entry.finishing):
+            if entry is None or not (entry.record.is_alive or entry.finishing):
                 log.info("removing a left-over cgroup", container=name)
                 self._discard_cgroup(name)
 
     def on_spawner_lost(self) -> None:
         """The spawner died: watch its containers ourselves, and get another one for those to come."""
         for entry in self._entries.values():
-            if entry.record.state == pb.CONTAINER_RUNNING and not entry.finishing:
+            if entry.record.is_alive and not entry.finishing:
                 self._adopt_orphan(entry)
         self._tasks.create_task(self._reconnect())
 
@@ -406,6 +447,10 @@ class Containers:
 
 def _not_found(container_id: str) -> NotFound:
     return NotFound(f"no such container: {container_id}", remedy="List them to see what is there.")
+
+
+def not_running(container_id: str) -> FailedPrecondition:
+    return FailedPrecondition(f"container {container_id} is not running", remedy="Start it first.")
 
 
 def _what_went_wrong(status: int | None, record: ExitRecord | None) -> str:

@@ -48,10 +48,11 @@ class Preparer:
 
     def prepare(self, record: Record) -> Prepared:
         """Make and open everything. Raises SwarmError or OSError, leaving no cgroup behind."""
-        spec = build.build(record.id, record.config, record.created.image, self.host)
+        config = record.present_config
+        spec = build.build(record.id, config, record.created.image, self.host)
         opened = ExitStack()
         try:
-            self.cgroups.create(record.id, build.limits_of(record.config))
+            self.cgroups.create(record.id, build.limits_of(config.limits))
             return self._open_all(record, spec, opened)
         except BaseException:
             opened.close()

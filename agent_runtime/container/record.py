@@ -1,6 +1,7 @@
 """A container as it is known: frozen facts and the moves between its states. Pure.
 
     CREATED -> RUNNING -> STOPPED     CREATED -> STOPPED when it could not be started
+    RUNNING <-> PAUSED -> STOPPED
 
 One-shot: a stopped container never runs again.
 """
@@ -14,6 +15,7 @@ import msgspec
 from pyswarm.agent_runtime.kernel.process import ProcessId
 from pyswarm.proto.errors import InvalidArgument
 from pyswarm.proto.v1 import runtime_pb2 as pb
+from pyswarm.proto.v1 import types_pb2 as types
 
 DEFAULT_GRACE_SECONDS = 10.0
 LOST_EXIT_CODE = 255
@@ -48,12 +50,32 @@ class Record(msgspec.Struct, frozen=True):
     process: ProcessId | None = None
     started_at: float = 0.0
     outcome: Outcome | None = None
+    limits: types.Resources | None = None
+    """Limits that were updated since; None: those of the request."""
+    paused: bool = False
+
+    @property
+    def present_config(self) -> pb.ContainerConfig:
+        """The request, with the limits of now."""
+        if self.limits is None:
+            return self.config
+        config = pb.ContainerConfig()
+        config.CopyFrom(self.config)
+        config.limits.CopyFrom(self.limits)
+        return config
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its first process was started and has not ended: it runs, or stands still."""
+        return self.process is not None and self.outcome is None
 
     @property
     def state(self) -> "pb.ContainerState.ValueType":
         if self.outcome is not None:
             return pb.STOPPED
-        return pb.CONTAINER_RUNNING if self.process is not None else pb.CREATED
+        if self.process is None:
+            return pb.CREATED
+        return pb.CONTAINER_PAUSED if self.paused else pb.CONTAINER_RUNNING
 
     def running(self, process: ProcessId, started_at: float) -> "Record":
         assert self.state == pb.CREATED, self.id
@@ -63,14 +85,20 @@ class Record(msgspec.Struct, frozen=True):
         assert self.outcome is None, self.id
         return msgspec.structs.replace(self, outcome=outcome)
 
+    def with_pause(self, paused: bool) -> "Record":
+        assert self.is_alive, self.id
+        return msgspec.structs.replace(self, paused=paused)
+
+    def with_limits(self, limits: types.Resources) -> "Record":
+        return msgspec.structs.replace(self, limits=limits)
+
     def to_message(self, *, removed: bool = False) -> pb.Container:
         outcome = self.outcome or Outcome(0, 0.0)
-        running = self.state == pb.CONTAINER_RUNNING
         return pb.Container(
             id=self.id,
             config=self.config,
             state=self.state,
-            pid=self.process.pid if running and self.process else 0,
+            pid=self.process.pid if self.is_alive and self.process else 0,
             created_at=self.created.created_at,
             started_at=self.started_at,
             finished_at=outcome.finished_at,
@@ -79,6 +107,7 @@ class Record(msgspec.Struct, frozen=True):
             error=outcome.error,
             image_id=self.created.image_id,
             removed=removed,
+            limits=self.present_config.limits,
         )
 
     @property

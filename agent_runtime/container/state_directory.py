@@ -3,6 +3,7 @@
     <containers>/<id>/config.pb       the request          container.json  what creating fixed
                       process.json    by the spawner: it was cloned         exit.json  by the spawner: it ended
                       outcome.json    by the daemon: its end as reported; nothing changes afterwards
+                      limits.pb       limits that were updated since
                       config.json     the OCI spec it was started from
                       upper/ work/    its writable layer    stdout stderr  FIFOs    log/  its output
 
@@ -23,10 +24,13 @@ from pyswarm.agent_runtime.container.spawner_protocol import EXIT_FILE, PROCESS_
 from pyswarm.agent_runtime.kernel.process import ProcessId
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.v1 import runtime_pb2 as pb
+from pyswarm.proto.v1 import types_pb2 as types
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
+
+_LIMITS_FILE = "limits.pb"
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
@@ -85,9 +89,15 @@ class StateDirectory:
         aside.rename(self.path(record.id))
 
     def write_outcome(self, container_id: str, outcome: Outcome) -> None:
-        path = self.path(container_id) / "outcome.json"
+        self._replace(container_id, "outcome.json", msgspec.json.encode(outcome))
+
+    def write_limits(self, container_id: str, limits: types.Resources) -> None:
+        self._replace(container_id, _LIMITS_FILE, limits.SerializeToString())
+
+    def _replace(self, container_id: str, name: str, content: bytes) -> None:
+        path = self.path(container_id) / name
         aside = path.with_suffix(".new")
-        aside.write_bytes(msgspec.json.encode(outcome))
+        aside.write_bytes(content)
         aside.rename(path)
 
     def write_spec(self, container_id: str, spec: bytes) -> None:
@@ -122,6 +132,8 @@ class StateDirectory:
         try:
             config = pb.ContainerConfig.FromString((path / "config.pb").read_bytes())
             created = msgspec.json.decode((path / "container.json").read_bytes(), type=Created)
+            updated = path / _LIMITS_FILE
+            limits = types.Resources.FromString(updated.read_bytes()) if updated.exists() else None
         except (OSError, DecodeError, msgspec.DecodeError) as error:
             log.error("cannot read a container", directory=path.name, error=error)
             return None
@@ -134,6 +146,7 @@ class StateDirectory:
             process=process.process if process else None,
             started_at=process.started_at if process else 0.0,
             outcome=outcome,
+            limits=limits,
         )
         return Found(record, process, _read(path / EXIT_FILE, ExitRecord))
 

@@ -9,6 +9,8 @@ from pyswarm.proto.errors import FailedPrecondition
 V1_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "devices", "freezer")
 """v1 hierarchies a container joins, where they exist; each one costs a directory and an attach."""
 V2_CONTROLLERS = ("cpu", "memory", "pids")
+V2_OBSERVED = ("io",)
+"""Handed down where they exist, for what they count; nothing is limited by them."""
 REQUIRED = ("cpu", "memory", "pids")
 
 

@@ -66,6 +66,37 @@ def v2_settings(limits: Limits) -> list[Setting]:
     return settings
 
 
+def v1_changes(old: Limits, new: Limits) -> list[Setting]:
+    """Return what to write for a container whose limits change. Memory alone may never exceed memory and swap."""
+    changes = []
+    if new.pids != old.pids:
+        changes.append(Setting("pids", "pids.max", str(new.pids or DEFAULT_PIDS)))
+    if new.memory_bytes != old.memory_bytes:
+        value = str(new.memory_bytes or -1)
+        memory = Setting("memory", "memory.limit_in_bytes", value)
+        with_swap = Setting("memory", "memory.memsw.limit_in_bytes", value, optional=True)
+        shrinks = bool(new.memory_bytes) and (not old.memory_bytes or new.memory_bytes < old.memory_bytes)
+        changes += [memory, with_swap] if shrinks else [with_swap, memory]
+    if new.nano_cpus != old.nano_cpus:
+        changes.append(Setting("cpu", "cpu.cfs_period_us", str(PERIOD_MICROSECONDS)))
+        changes.append(Setting("cpu", "cpu.cfs_quota_us", str(new.quota_microseconds if new.nano_cpus else -1)))
+    return changes
+
+
+def v2_changes(old: Limits, new: Limits) -> list[Setting]:
+    """Return what to write for a container whose limits change."""
+    changes = []
+    if new.pids != old.pids:
+        changes.append(Setting("pids", "pids.max", str(new.pids or DEFAULT_PIDS)))
+    if new.memory_bytes != old.memory_bytes:
+        changes.append(Setting("memory", "memory.max", str(new.memory_bytes or "max")))
+        changes.append(Setting("memory", "memory.swap.max", "0" if new.memory_bytes else "max", optional=True))
+    if new.nano_cpus != old.nano_cpus:
+        quota = str(new.quota_microseconds) if new.nano_cpus else "max"
+        changes.append(Setting("cpu", "cpu.max", f"{quota} {PERIOD_MICROSECONDS}"))
+    return changes
+
+
 def counter(text: str, name: str) -> int:
     """Return the value of `name` in a flat keyed file such as memory.events or memory.oom_control; 0 if absent."""
     for line in text.splitlines():

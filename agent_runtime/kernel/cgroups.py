@@ -6,15 +6,25 @@ cgroup we happen to run in. The parent is all we touch.
 
 import errno
 import os
+import select
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyswarm.agent_runtime.kernel.cgroup_layout import V2_CONTROLLERS, Layout
-from pyswarm.agent_runtime.kernel.cgroup_limits import Limits, Setting, counter, v1_settings, v2_settings
+from pyswarm.agent_runtime.kernel.cgroup_layout import V2_CONTROLLERS, V2_OBSERVED, Layout
+from pyswarm.agent_runtime.kernel.cgroup_limits import (
+    Limits,
+    Setting,
+    counter,
+    v1_changes,
+    v1_settings,
+    v2_changes,
+    v2_settings,
+)
 from pyswarm.proto.errors import FailedPrecondition
 
 _REMOVE_SECONDS = 5.0
+_FREEZE_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.0005
 
 
@@ -42,6 +52,8 @@ class Cgroups:
         wanted = [name for name in V2_CONTROLLERS if name not in self.layout.v1]
         if not wanted:
             return
+        there = (top / "cgroup.controllers").read_text().split()
+        wanted += [name for name in V2_OBSERVED if name in there]
         folder = top
         for part in (*Path(self.parent).parts, None):
             control = folder / "cgroup.subtree_control"
@@ -62,6 +74,15 @@ class Cgroups:
             settings += [s for s in v2_settings(limits) if s.controller not in self.layout.v1]
         for setting in settings:
             self._write(name, setting)
+
+    def update(self, name: str, old: Limits, new: Limits) -> None:
+        """Change the limits of a container's cgroup. Raises OSError."""
+        for setting in v1_changes(old, new):
+            if setting.controller in self.layout.v1:
+                self._write(name, setting)
+        for setting in v2_changes(old, new):
+            if setting.controller not in self.layout.v1:
+                self._write(name, setting)
 
     def _write(self, name: str, setting: Setting) -> None:
         top = self.layout.v1.get(setting.controller)
@@ -134,12 +155,24 @@ class Cgroups:
                 continue
 
     def freeze(self, name: str, *, frozen: bool) -> None:
-        """Stop or resume every process of the container; takes effect soon, not at once."""
+        """Stop or resume every process of the container; returns when all have. Raises OSError, TimeoutError."""
         if self.layout.unified:
-            (self.layout.unified / self.parent / name / "cgroup.freeze").write_text("1" if frozen else "0")
+            _freeze_v2(self.layout.unified / self.parent / name, frozen=frozen)
         else:
-            top = self.layout.v1["freezer"]
-            (top / self.parent / name / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+            _freeze_v1(self.layout.v1["freezer"] / self.parent / name, frozen=frozen)
+
+    def is_frozen(self, name: str) -> bool:
+        """Return whether the container was told to stand still; one that is gone was not."""
+        if self.layout.unified:
+            path = self.layout.unified / self.parent / name / "cgroup.freeze"
+        else:
+            path = self.layout.v1["freezer"] / self.parent / name / "freezer.self_freezing"
+        try:
+            return path.read_text().strip() == "1"
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV):
+                return False
+            raise
 
     def remove(self, name: str) -> None:
         """Remove the container's cgroup. Its processes must be dead or dying. Blocks briefly; raises OSError."""
@@ -168,5 +201,30 @@ def _remove_folder(folder: Path) -> None:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
         # A v1 hierarchy has no event for "the last dying task has left".
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _freeze_v2(folder: Path, *, frozen: bool) -> None:
+    deadline = time.monotonic() + _FREEZE_SECONDS
+    with (folder / "cgroup.events").open() as events:
+        poll = select.poll()
+        poll.register(events, select.POLLPRI)
+        (folder / "cgroup.freeze").write_text("1" if frozen else "0")
+        while counter(events.read(), "frozen") != frozen:
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError(f"the processes did not stop within {_FREEZE_SECONDS:.0f} s")
+            events.seek(0)
+
+
+def _freeze_v1(folder: Path, *, frozen: bool) -> None:
+    deadline = time.monotonic() + _FREEZE_SECONDS
+    wanted, pause = "FROZEN" if frozen else "THAWED", _FIRST_PAUSE_SECONDS
+    state = folder / "freezer.state"
+    state.write_text(wanted)
+    # A v1 hierarchy has no event for this either.
+    while state.read_text().strip() != wanted:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the processes did not stop within {_FREEZE_SECONDS:.0f} s")
         time.sleep(pause)
         pause = min(pause * 2, 0.05)

@@ -1,6 +1,6 @@
 """The containers of this node, through its runtime's unix socket."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -64,6 +64,28 @@ class ContainersClient:
         """Return the exit code once it has stopped, however long that takes."""
         stopped = await self._stub.WaitContainer(pb.ContainerId(id=await self.find(name)), timeout=_FOR_EVER_SECONDS)
         return stopped.exit_code
+
+    async def pause(self, name: str) -> None:
+        await self._stub.PauseContainer(pb.ContainerId(id=await self.find(name)), timeout=CALL_TIMEOUT_SECONDS)
+
+    async def unpause(self, name: str) -> None:
+        await self._stub.UnpauseContainer(pb.ContainerId(id=await self.find(name)), timeout=CALL_TIMEOUT_SECONDS)
+
+    async def update(self, name: str, *, nano_cpus: int | None, memory_bytes: int | None, pids: int | None) -> None:
+        """Change the limits that are not None; 0 takes one away."""
+        request = pb.UpdateContainerRequest(
+            id=await self.find(name), nano_cpus=nano_cpus, memory_bytes=memory_bytes, pids=pids
+        )
+        await self._stub.UpdateContainer(request, timeout=CALL_TIMEOUT_SECONDS)
+
+    async def stats(self, ids: Sequence[str]) -> list[pb.ContainerStats]:
+        """Return what these have used; all that run, if none is named."""
+        answer = await self._stub.GetStats(pb.GetStatsRequest(ids=ids), timeout=CALL_TIMEOUT_SECONDS)
+        return list(answer.stats)
+
+    async def top(self, name: str) -> list[pb.ProcessRow]:
+        request = pb.ContainerId(id=await self.find(name))
+        return list((await self._stub.TopContainer(request, timeout=CALL_TIMEOUT_SECONDS)).processes)
 
     async def logs(self, name: str, *, follow: bool, tail: int, since: float) -> AsyncIterator[pb.LogRecord]:
         request = pb.ReadLogsRequest(id=await self.find(name), follow=follow, tail=tail, since=since)

@@ -9,6 +9,7 @@ import click
 from pyswarm.manager.cli.client.containers import ContainersClient, connect_containers
 from pyswarm.manager.cli.client.run import run
 from pyswarm.manager.cli.commands.container_exec import execute
+from pyswarm.manager.cli.commands.container_usage import stats, top
 from pyswarm.manager.cli.commands.shared import (
     echo_each_failure,
     echo_list,
@@ -19,6 +20,7 @@ from pyswarm.manager.cli.commands.shared import (
     quiet_option,
 )
 from pyswarm.manager.cli.flags.since import parse_since
+from pyswarm.manager.cli.flags.types import BYTES, CPUS
 from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.containers import CONTAINER_COLUMNS, StoredContainer, container_rows, matches
 from pyswarm.manager.cli.view.facts import rfc3339
@@ -34,6 +36,8 @@ def container() -> None:
 
 
 container.add_command(execute)
+container.add_command(stats)
+container.add_command(top)
 
 
 @container.command("ls", help="List containers: those that run, or all.")
@@ -116,6 +120,37 @@ def stop(settings: Settings, seconds: float | None, names: Sequence[str]) -> Non
 @pass_settings
 def kill(settings: Settings, signal: str, names: Sequence[str]) -> None:
     _echo_each(settings, names, lambda client, name: client.kill(name, signal))
+
+
+@container.command(help="Let every process of containers stand still.")
+@click.argument("names", metavar="CONTAINER...", nargs=-1, required=True)
+@pass_settings
+def pause(settings: Settings, names: Sequence[str]) -> None:
+    _echo_each(settings, names, lambda client, name: client.pause(name))
+
+
+@container.command(help="Let paused containers go on.")
+@click.argument("names", metavar="CONTAINER...", nargs=-1, required=True)
+@pass_settings
+def unpause(settings: Settings, names: Sequence[str]) -> None:
+    _echo_each(settings, names, lambda client, name: client.unpause(name))
+
+
+@container.command(help="Change the limits of containers, also while they run; 0 takes a limit away.")
+@click.option("--cpus", type=CPUS, help="Number of processors")
+@click.option("-m", "--memory", type=BYTES, help="Memory and swap together")
+@click.option("--pids-limit", type=click.IntRange(min=-1), metavar="N", help="Number of processes; -1 as 0")
+@click.argument("names", metavar="CONTAINER...", nargs=-1, required=True)
+@pass_settings
+def update(
+    settings: Settings, cpus: int | None, memory: int | None, pids_limit: int | None, names: Sequence[str]
+) -> None:
+    if cpus is None and memory is None and pids_limit is None:
+        raise InvalidArgument("there is nothing to change", remedy="Give --cpus, --memory or --pids-limit.")
+    pids = None if pids_limit is None else max(0, pids_limit)
+    _echo_each(
+        settings, names, lambda client, name: client.update(name, nano_cpus=cpus, memory_bytes=memory, pids=pids)
+    )
 
 
 @container.command("rm", help="Remove containers.")

@@ -44,3 +44,13 @@ def size(count: int) -> str:
             return f"{value:.3g}{unit}"
         value /= 1000
     return f"{value:.3g}PB"
+
+
+def binary_size(count: int) -> str:
+    """Return bytes in binary units, four digits: 67108864 → `64MiB`."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            return f"{value:.4g}{unit}"
+        value /= 1024
+    return f"{value:.4g}PiB"

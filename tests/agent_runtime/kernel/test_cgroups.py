@@ -9,7 +9,7 @@ import pytest
 
 from pyswarm.agent_runtime.kernel import cgroup_layout
 from pyswarm.agent_runtime.kernel.cgroup_layout import Layout, parse_mountinfo
-from pyswarm.agent_runtime.kernel.cgroup_limits import Limits, counter, v1_settings, v2_settings
+from pyswarm.agent_runtime.kernel.cgroup_limits import Limits, counter, v1_changes, v1_settings, v2_changes, v2_settings
 from pyswarm.agent_runtime.kernel.cgroups import Cgroups
 from pyswarm.proto.errors import FailedPrecondition
 
@@ -103,6 +103,7 @@ def v2(tmp_path: Path) -> Cgroups:
     for folder in (root, root / "lab", root / "lab/pyswarm", root / "lab/pyswarm/box"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cgroup.subtree_control").write_text("")
+        (folder / "cgroup.controllers").write_text("cpu memory pids")
     for name in (
         "pids.max",
         "memory.max",
@@ -113,6 +114,7 @@ def v2(tmp_path: Path) -> Cgroups:
         "cgroup.freeze",
     ):
         (root / "lab/pyswarm/box" / name).write_text("")
+    (root / "lab/pyswarm/box/cgroup.events").write_text("populated 1\nfrozen 1\n")
     return Cgroups(Layout({}, root), "lab/pyswarm")
 
 
@@ -147,6 +149,33 @@ def test_v2_kills_and_freezes_with_one_write(v2: Cgroups) -> None:
     assert v2.layout.unified
     assert (v2.layout.unified / "lab/pyswarm/box/cgroup.kill").read_text() == "1"
     assert (v2.layout.unified / "lab/pyswarm/box/cgroup.freeze").read_text() == "1"
+
+
+def test_v2_io_is_counted_where_there_is_such_a_controller(v2: Cgroups) -> None:
+    assert v2.layout.unified
+    (v2.layout.unified / "cgroup.controllers").write_text("cpu io memory pids")
+    v2.prepare()
+    assert (v2.layout.unified / "lab/pyswarm/cgroup.subtree_control").read_text() == "+io"
+
+
+def test_memory_never_exceeds_memory_and_swap_while_limits_change() -> None:
+    def order(old: int, new: int) -> list[tuple[str, str]]:
+        changes = v1_changes(Limits(memory_bytes=old), Limits(memory_bytes=new))
+        return [(s.file.removeprefix("memory."), s.value) for s in changes]
+
+    assert order(10, 5) == [("limit_in_bytes", "5"), ("memsw.limit_in_bytes", "5")]
+    assert order(0, 5) == [("limit_in_bytes", "5"), ("memsw.limit_in_bytes", "5")]
+    assert order(5, 10) == [("memsw.limit_in_bytes", "10"), ("limit_in_bytes", "10")]
+    assert order(5, 0) == [("memsw.limit_in_bytes", "-1"), ("limit_in_bytes", "-1")]
+    assert order(5, 5) == []
+
+
+def test_a_limit_that_is_taken_away_is_written_as_none() -> None:
+    old = Limits(nano_cpus=10**9, memory_bytes=MIB, pids=3)
+    v2 = {s.file: s.value for s in v2_changes(old, Limits())}
+    assert v2 == {"pids.max": "4096", "memory.max": "max", "memory.swap.max": "max", "cpu.max": "max 100000"}
+    v1 = {s.file: s.value for s in v1_changes(old, Limits())}
+    assert (v1["pids.max"], v1["cpu.cfs_quota_us"]) == ("4096", "-1")
 
 
 def test_v2_reports_oom_kills_from_memory_events(v2: Cgroups) -> None:

@@ -25,6 +25,7 @@ class FakeRuntime(runtime_pb2_grpc.RuntimeServicer):
                          started_at=200, finished_at=400, exit_code=3),
         ]  # fmt: skip
         self.calls: list[Any] = []
+        self.readings = 0
 
     async def ListContainers(self, request: Any, context: Any) -> pb.ListContainersResponse:
         return pb.ListContainersResponse(containers=self.containers)
@@ -41,6 +42,31 @@ class FakeRuntime(runtime_pb2_grpc.RuntimeServicer):
         if request.id == "abcold":
             raise FailedPrecondition("container abcold is not running", remedy="Start it first.")
         return pb.Container()
+
+    async def PauseContainer(self, request: pb.ContainerId, context: Any) -> pb.Container:
+        self.calls.append(("pause", request.id))
+        return pb.Container()
+
+    async def UnpauseContainer(self, request: pb.ContainerId, context: Any) -> pb.Container:
+        self.calls.append(("unpause", request.id))
+        return pb.Container()
+
+    async def UpdateContainer(self, request: pb.UpdateContainerRequest, context: Any) -> pb.Container:
+        self.calls.append(request)
+        return pb.Container()
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
+        self.readings += 1
+        stats = pb.ContainerStats(
+            id="abcdefghijklmnopqrstuvwxy", read_at=100.0 + 2 * self.readings, cpu_ns=3 * 10**9 * self.readings,
+            memory_bytes=48 << 20, memory_limit_bytes=64 << 20, pids=3, net_received_bytes=1500, net_sent_bytes=70,
+            block_written_bytes=8_400_000, cpu_pressure=pb.Pressure(some_avg10=12.5, full_avg10=1.25),
+        )  # fmt: skip
+        return pb.GetStatsResponse(stats=[stats] if not request.ids or stats.id in request.ids else [])
+
+    async def TopContainer(self, request: pb.ContainerId, context: Any) -> pb.TopContainerResponse:
+        row = pb.ProcessRow(pid=70, parent_pid=7, uid=0, started_at=900, cpu_seconds=65, terminal="pts/3", command="sh")
+        return pb.TopContainerResponse(processes=[row])
 
     async def RemoveContainer(self, request: Any, context: Any) -> pb.RemoveContainerResponse:
         self.calls.append(request)
@@ -128,6 +154,38 @@ def test_logs_keep_the_streams_apart(pyswarm: Any, runtime: FakeRuntime) -> None
     said = pyswarm.run("container", "logs", "-n", "5", "abcd")
     assert (said.out, said.err) == ("out\n", "err\n")
     assert runtime.calls[0].tail == 5
+
+
+def test_pause_unpause_and_update(pyswarm: Any, runtime: FakeRuntime) -> None:
+    assert pyswarm.ok("container", "pause", "abcd") == "abcd\n"
+    assert pyswarm.ok("container", "unpause", "abcd", "abcold") == "abcd\nabcold\n"
+    full = "abcdefghijklmnopqrstuvwxy"
+    assert runtime.calls == [("pause", full), ("unpause", full), ("unpause", "abcold")]
+    pyswarm.ok("container", "update", "--cpus", "1.5", "--memory", "64m", "abcd")
+    assert runtime.calls[-1] == pb.UpdateContainerRequest(id=full, nano_cpus=1_500_000_000, memory_bytes=64 << 20)
+    pyswarm.ok("container", "update", "--pids-limit", "-1", "abcd")
+    assert runtime.calls[-1] == pb.UpdateContainerRequest(id=full, pids=0)
+    assert pyswarm.run("container", "update", "abcd").status == 1
+
+
+def test_stats_shows_what_was_used_between_two_readings(pyswarm: Any, runtime: FakeRuntime) -> None:
+    assert pyswarm.ok("container", "stats", "--no-stream") == (
+        "CONTAINER ID   NAME                        CPU %     MEM USAGE / LIMIT   MEM %     NET I/O       BLOCK I/O    "
+        "PIDS\n"
+        "abcdefghijkl   abcdefghijklmnopqrstuvwxy   150.00%   48MiB / 64MiB       75.00%    1.5kB / 70B   0B / 8.4MB   "
+        "3\n"
+    )
+    line = pyswarm.ok("container", "stats", "--no-stream", "--format", "{{.CPUPressure}} {{.IOPressure}}", "abcd")
+    assert line == "12.50% / 1.25% --\n"
+    assert "CPU PSI" in pyswarm.ok("container", "stats", "--no-stream", "--pressure")
+
+
+def test_top_is_ps(pyswarm: Any, runtime: FakeRuntime) -> None:
+    head, line = pyswarm.ok("container", "top", "abcd").splitlines()
+    assert head.split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    assert [word for word in line.split() if ":" not in word] == ["root", "70", "7", "65", "pts/3", "sh"]
+    assert "00:01:05" in line
+    assert pyswarm.run("container", "top", "abcd", "aux").status == 1
 
 
 def test_exec_exits_as_the_program_does(pyswarm: Any, runtime: FakeRuntime) -> None:
