@@ -162,7 +162,7 @@ class RuntimeService(rpc.RuntimeServicer):
         except BaseException:
             streams.close()
             raise
-        session = ExecSession(running, streams, self._tasks)
+        session = ExecSession(running, streams, self._tasks, timeout_seconds=config.timeout_seconds or None)
         self._sessions.add(session.task)
         session.task.add_done_callback(self._sessions.discard)
         feeding = self._tasks.create_task(_feed(session, inputs))

@@ -5,6 +5,7 @@ it reads, so that the process is neither stopped nor killed by a full or broken 
 """
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 
 from pyswarm.agent_runtime.container.exec_streams import Streams
@@ -18,10 +19,14 @@ _MOST_PIECES = 16
 
 
 class ExecSession:
-    """Owns `streams` from now on. `tasks` must outlive it."""
+    """Owns `streams` from now on. `tasks` must outlive it. The process is killed after `timeout_seconds`, if given."""
 
-    def __init__(self, running: Running, streams: Streams, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, running: Running, streams: Streams, tasks: asyncio.TaskGroup, *, timeout_seconds: float | None = None
+    ) -> None:
         self._running = running
+        self._timeout_seconds = timeout_seconds
+        self._timed_out = False
         self._streams = streams
         self._output: asyncio.Queue[pb.ExecOutput] = asyncio.Queue(_MOST_PIECES)
         self._heard = True
@@ -32,13 +37,23 @@ class ExecSession:
             async with asyncio.TaskGroup() as pumps:
                 for name in self._streams.outputs:
                     pumps.create_task(self._pump(name))
-                status = await self._running.ended
+                status = await self._end()
                 self._streams.process_ended()
             code = LOST_EXIT_CODE if status is None else exit_code(status)
             error = "its exit status was lost: the spawner died" if status is None else ""
-            await self._say(pb.ExecOutput(end=pb.ExecEnd(exit_code=code, error=error)))
+            end = pb.ExecEnd(exit_code=code, error=error, timed_out=self._timed_out)
+            await self._say(pb.ExecOutput(end=end))
         finally:
             self._streams.close()
+
+    async def _end(self) -> int | None:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await asyncio.shield(self._running.ended)
+        except TimeoutError:
+            self._timed_out = True
+            self._running.signal(signal.SIGKILL)
+        return await self._running.ended
 
     async def _pump(self, name: str) -> None:
         while data := await self._streams.read(name):

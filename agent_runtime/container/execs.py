@@ -4,6 +4,7 @@ Which descriptors it gets as its standard streams is `exec_session`'s business; 
 """
 
 import asyncio
+import math
 import os
 import posixpath
 import signal
@@ -145,6 +146,8 @@ def _check(config: pb.ExecConfig) -> None:
         raise InvalidArgument("there is no command to execute", remedy="Name a program and its arguments.")
     if any("\0" in text for text in (*config.args, *config.env, config.dir, config.user)):
         raise InvalidArgument("a NUL character in a command, its environment or directory", remedy="Remove it.")
+    if not 0 <= config.timeout_seconds < math.inf:
+        raise InvalidArgument("the timeout is not a length of time", remedy="Give seconds, or 0 for none.")
     if config.dir and not posixpath.isabs(config.dir):
         raise InvalidArgument(f"the working directory {config.dir!r} is not absolute", remedy="Start it with `/`.")
 

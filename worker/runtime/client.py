@@ -1,15 +1,19 @@
 """The runtime over gRPC: `RuntimePort` on agent_runtime's unix socket. Reconnects by itself."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from pyswarm.proto.errors import Unavailable
 from pyswarm.proto.rpc.client import open_unix_channel
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import runtime_pb2_grpc
+from pyswarm.worker.runtime.port import OUTPUT_BYTES, Executed
 
 CREATE_SECONDS = 60.0
 STOP_MARGIN_SECONDS = 30.0
 """Given to a stop on top of the grace period: for SIGKILL and cleaning up."""
+EXEC_MARGIN_SECONDS = 90.0
+"""Given to an exec on top of its own timeout: for being cloned on a busy machine, and for dying."""
 
 
 class RuntimeClient:
@@ -46,6 +50,19 @@ class RuntimeClient:
     async def remove(self, container_id: str, *, force: bool = False) -> None:
         request = pb.RemoveContainerRequest(id=container_id, force=force)
         await self._stub.RemoveContainer(request, timeout=STOP_MARGIN_SECONDS)
+
+    async def execute(self, container_id: str, args: Sequence[str], *, timeout_seconds: float) -> Executed:
+        config = pb.ExecConfig(container=container_id, args=args, timeout_seconds=timeout_seconds)
+        kept = b""
+        async for said in self._stub.ExecContainer(
+            iter([pb.ExecInput(start=config)]), timeout=timeout_seconds + EXEC_MARGIN_SECONDS
+        ):
+            if said.HasField("end"):
+                # Why it could not be executed is not among what it wrote.
+                output = kept or said.end.error.encode()[:OUTPUT_BYTES]
+                return Executed(said.end.exit_code, output, said.end.timed_out)
+            kept += (said.stdout or said.stderr)[: OUTPUT_BYTES - len(kept)]
+        raise Unavailable("the runtime ended the call without an answer", remedy="Try again.")
 
     async def containers(self) -> list[pb.Container]:
         return list((await self._stub.ListContainers(pb.ListContainersRequest())).containers)

@@ -3,10 +3,23 @@
 Messages are those of `proto/v1/runtime.proto`: the port adds no second vocabulary.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pyswarm.proto.v1 import runtime_pb2 as pb
+
+OUTPUT_BYTES = 4096
+"""Docker keeps as much of a health check's output."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """How a program ended, and the first `OUTPUT_BYTES` of what it wrote."""
+
+    exit_code: int
+    output: bytes = b""
+    timed_out: bool = False
 
 
 class RuntimePort(Protocol):
@@ -26,6 +39,12 @@ class RuntimePort(Protocol):
     async def stop(self, container_id: str, *, grace_seconds: float) -> pb.Container: ...
 
     async def remove(self, container_id: str, *, force: bool = False) -> None: ...
+
+    async def execute(self, container_id: str, args: Sequence[str], *, timeout_seconds: float) -> Executed:
+        """Run a program in a running container to its end; it is killed after `timeout_seconds`, even if we are gone.
+
+        Raises SwarmError when the container cannot be joined. That there is no such program is an exit code (126, 127).
+        """
 
     async def containers(self) -> list[pb.Container]: ...
 

@@ -185,6 +185,16 @@ async def test_it_outlives_the_daemon_and_is_not_taken_for_one_started_later(hos
     assert host.spawner_pid() == spawner
 
 
+async def test_after_its_timeout_it_is_killed_whether_or_not_anybody_listens(host: RuntimeHost) -> None:
+    call = host.stub.ExecContainer(iter(inputs(*sh("echo up; exec sleep 1000"), timeout_seconds=0.3)))
+    seen = [output async for output in call]
+    assert seen[-1].end == pb.ExecEnd(exit_code=137, timed_out=True)
+    call = host.stub.ExecContainer(iter(inputs("sleep", "1000", timeout_seconds=0.3, detach=True)))
+    await host.gone((await call.read()).pid)
+    with pytest.raises(InvalidArgument):
+        await execute(host, "true", timeout_seconds=-1)
+
+
 # What it cannot reach
 
 
