@@ -14,6 +14,7 @@ from pyswarm.manager.api.control import ControlServicer
 from pyswarm.manager.api.dispatcher import DispatcherEdge, DispatcherServicer
 from pyswarm.manager.api.logs import LogBroker, LogBrokerServicer, LogsServicer
 from pyswarm.manager.api.raft import PingServicer, RaftMembershipServicer, member_of, message_of
+from pyswarm.manager.api.raft_status import RaftOperationsServicer
 from pyswarm.manager.config import ManagerConfig
 from pyswarm.manager.leader.loop import lead
 from pyswarm.manager.raft.engine import RaftEngine
@@ -172,10 +173,14 @@ class ManagerDaemon:
         broker = self._broker
         control = ControlServicer(consensus=engine, **parts)
         membership = RaftMembershipServicer(consensus=engine, writer=writer, ping=self._ping)
+        operations = RaftOperationsServicer(
+            report=engine.report, members=engine.members, store=store, ask=self._ask_report
+        )
         for_people: list[AddServicer] = [
             lambda s: control_pb2_grpc.add_ControlServicer_to_server(control, s),
             lambda s: logs_pb2_grpc.add_LogsServicer_to_server(LogsServicer(broker, engine), s),
             lambda s: raft_pb2_grpc.add_RaftMembershipServicer_to_server(membership, s),
+            lambda s: raft_pb2_grpc.add_RaftOperationsServicer_to_server(operations, s),
         ]
         for_nodes: list[AddServicer] = [
             lambda s: ca_pb2_grpc.add_CAServicer_to_server(CAServicer(**parts), s),
@@ -226,6 +231,12 @@ class ManagerDaemon:
         async with self._open_api(address) as channel:
             answer = await raft_pb2_grpc.RaftMembershipStub(channel).Ping(raft_pb2.RaftPingRequest(), timeout=5)
             return answer.node_id
+
+    async def _ask_report(self, address: str) -> raft_pb2.RaftMemberReport:
+        async with self._open_api(address) as channel:
+            stub = raft_pb2_grpc.RaftOperationsStub(channel)
+            report: raft_pb2.RaftMemberReport = await stub.Report(raft_pb2.RaftReportRequest(), timeout=5)
+            return report
 
     # -- leading
 

@@ -33,6 +33,7 @@ _ALL: Mapping[str, Lazy] = {
     "config": Lazy(f"{_COMMANDS}.payload:config", "Manage configs: files for tasks"),
     "container": Lazy(f"{_COMMANDS}.container:container", "Manage the containers on this node"),
     "image": Lazy(f"{_COMMANDS}.image:image", "Manage the images on this node"),
+    "raft": Lazy(f"{_COMMANDS}.raft:raft", "See how the managers' consensus fares"),
     "info": Lazy(f"{_COMMANDS}.info:info", "Show this node, its daemons and its cluster"),
     "version": Lazy(f"{_COMMANDS}.version:version", "Show the versions of client and manager"),
     "lab": Lazy("pyswarm.deploy.lab.cli:lab", "Run a whole cluster on this machine, to try and to test"),

@@ -37,6 +37,7 @@ from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.settings import RaftSettings
 
 __all__ = [
+    "CANDIDATE",
     "FAIL_REASON",
     "FOLLOWER",
     "LEADER",

@@ -19,7 +19,16 @@ from typing import Any
 
 from pyswarm.manager.raft.codec import BadMessage, Message
 from pyswarm.manager.raft.commands import decode_batch
-from pyswarm.manager.raft.core import FAIL_REASON, LEADER, NOBODY, Core, RaftNode, core_configuration
+from pyswarm.manager.raft.core import (
+    CANDIDATE,
+    FAIL_REASON,
+    FOLLOWER,
+    LEADER,
+    NOBODY,
+    Core,
+    RaftNode,
+    core_configuration,
+)
 from pyswarm.manager.raft.disk import REAL_DISK, Disk
 from pyswarm.manager.raft.guard import Guard
 from pyswarm.manager.raft.journal import Journal, Staged
@@ -34,6 +43,7 @@ from pyswarm.manager.raft.settings import RaftSettings, TlsProvider
 from pyswarm.manager.raft.snapshot_job import SnapshotJob
 from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotWriter
 from pyswarm.manager.raft.state import DiskState, has_state, open_state
+from pyswarm.manager.raft.status import MemberReport, RaftRole
 from pyswarm.manager.raft.transport import TlsTransport
 from pyswarm.manager.sealing.sealer import Sealer
 from pyswarm.proto.clock import SYSTEM_CLOCK, Clock
@@ -54,6 +64,8 @@ __all__ = ["RaftEngine", "RaftSettings", "TlsProvider"]
 log = get_logger(__name__)
 
 NO_LEADER = Leadership(term=0, leader=None, is_leader=False, is_ready=False)
+
+_ROLES = {FOLLOWER: RaftRole.FOLLOWER, CANDIDATE: RaftRole.CANDIDATE, LEADER: RaftRole.LEADER}
 
 
 class RaftEngine:
@@ -161,6 +173,7 @@ class RaftEngine:
         )
         self._job.restored = state.header
         self._barrier_index = 0
+        self._role = RaftRole.FOLLOWER
         self._pump_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Future[None] | None = None
@@ -339,6 +352,7 @@ class RaftEngine:
         return index, [self._machine.apply(index, payload) for payload in decode_batch(body)]
 
     def _on_state_changed(self, _old: int, new: int) -> None:
+        self._role = _ROLES[new]
         self._guard.state_changed(new)
         self._roster.leadership_changed()
         if new == LEADER:
@@ -514,6 +528,30 @@ class RaftEngine:
             # Only the leader is answered by everybody.
             return self._guard.heard_within(high, self._clock.monotonic()) & present
         return (self._guard.linked() & present) | {self._self.raft_id}
+
+    def report(self) -> MemberReport:
+        """Say what `pyswarm raft status` shows of this member. Costs a look, no disk and no messages."""
+        now = self._clock.monotonic()
+        _, high = self._settings.election_seconds
+        role = self._role if self.is_voter() else RaftRole.JOINING
+        leader = self._self if role is RaftRole.LEADER else self._leader_elsewhere(now)
+        in_reach = self._guard.heard_within(high, now) if role is RaftRole.LEADER else self.reachable()
+        return MemberReport(
+            member=self._self,
+            role=role,
+            is_voter=self.is_voter(),
+            term=self._guard.term,
+            leader_raft_id=leader.raft_id if leader is not None else "",
+            in_reach=tuple(sorted(in_reach)),
+            has_quorum=role is RaftRole.LEADER and len(in_reach) >= majority(len(self._state.members.present())),
+            commit_index=self._guard.committed,
+            applied_index=self.applied_index,
+            last_index=self._journal.last_index,
+            durable_index=self._journal.durable_index,
+            snapshot_index=self._state.header.index if self._state.header is not None else 0,
+            journal_bytes=self._state.wal.used_bytes,
+            peers=self._guard.peers(now),
+        )
 
     def watch_leadership(self) -> AsyncIterator[Leadership]:
         return self._board.watch()

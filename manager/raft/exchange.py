@@ -15,6 +15,7 @@ from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.progress import Progress
 from pyswarm.manager.raft.settings import RaftSettings
 from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotWriter
+from pyswarm.manager.raft.status import PeerReport
 
 
 class Network(Protocol):
@@ -75,6 +76,8 @@ class Exchange:
         """Whom the core may send to."""
         self.progress: dict[str, Progress] = {}
         """The followers of this leader; empty unless it leads."""
+        self.heard_at: dict[str, float] = {}
+        """When each other member last said anything, whoever leads."""
         self.may_stand = False
         """Whether this follower may stand for election: only then is it shown its peers."""
         self.deliver = deliver
@@ -94,6 +97,21 @@ class Exchange:
         """Return whom this leader heard within the last `seconds`, itself included."""
         heard = (id for id, p in self.progress.items() if self.now - p.heard_at <= seconds)
         return frozenset({self.own_id, *heard})
+
+    def peers(self) -> tuple[PeerReport, ...]:
+        """Return what is known here of each other member, by raft id."""
+        reports = []
+        for raft_id in sorted(self.nodes):
+            heard_at, progress = self.heard_at.get(raft_id), self.progress.get(raft_id)
+            reports.append(
+                PeerReport(
+                    raft_id=raft_id,
+                    is_linked=raft_id in self.linked,
+                    contact_seconds=max(0.0, self.now - heard_at) if heard_at is not None else None,
+                    match_index=progress.match if progress is not None else None,
+                )
+            )
+        return tuple(reports)
 
     # -- what leaves
 

@@ -39,6 +39,7 @@ from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.settings import RaftSettings
 from pyswarm.manager.raft.snapshot_traffic import SnapshotFeed, SnapshotIntake
 from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotStore
+from pyswarm.manager.raft.status import PeerReport
 from pyswarm.proto.entropy import Entropy
 
 __all__ = ["Guard", "Host", "Network"]
@@ -123,6 +124,11 @@ class Guard(Transport):  # type: ignore[misc]
     def linked(self) -> frozenset[str]:
         return frozenset(self._exchange.linked)
 
+    def peers(self, now: float) -> tuple[PeerReport, ...]:
+        """Return what is known here of each other member, by raft id."""
+        self._exchange.now = now
+        return self._exchange.peers()
+
     # -- what the engine says
 
     def tick(self, now: float) -> None:
@@ -175,6 +181,8 @@ class Guard(Transport):  # type: ignore[misc]
         exchange.now = now
         if not terms.counts_sender(exchange, member.raft_id, message):
             return
+        if member.raft_id in exchange.nodes:
+            exchange.heard_at[member.raft_id] = now
         node = exchange.nodes.get(member.raft_id) or RaftNode(member)
         if terms.is_outdated(exchange, message):
             terms.answer_old_term(exchange, node, message)
@@ -212,6 +220,7 @@ class Guard(Transport):  # type: ignore[misc]
     def dropNode(self, node: RaftNode) -> None:
         self._exchange.hide(node.id)
         self._exchange.nodes.pop(node.id, None)
+        self._exchange.heard_at.pop(node.id, None)
         self._leading.drop(node.id)
         # A leader that the snapshot does not know yet is about to be answered, and soon added by its log.
         if node not in (NOBODY, self._intake.installing_from):

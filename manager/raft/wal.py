@@ -46,6 +46,8 @@ class _Segment:
     path: Path
     mark: int = 0
     """The highest log index in it."""
+    size: int = 0
+    """Bytes of a segment that is complete."""
 
 
 class Wal:
@@ -96,6 +98,7 @@ class Wal:
                 if header is not None:
                     self._must_continue(place, segment, header)
                     end = yield from self._frames(data, segment, header)
+                    segment.size = end
                     if end < len(data):
                         self._disk.truncate(descriptor, end)
                     if is_last:
@@ -153,6 +156,11 @@ class Wal:
     def is_empty(self) -> bool:
         return not self._segments
 
+    @property
+    def used_bytes(self) -> int:
+        """What the frames on the disk take; the segment in use has room set aside beyond it. From any thread."""
+        return sum(segment.size for segment in tuple(self._segments)) + (self._offset if self._descriptor else 0)
+
     def append(self, content: bytes, mark: int) -> None:
         """Write one frame and return when it is on the disk. `mark` is the highest log index in it.
 
@@ -186,6 +194,7 @@ class Wal:
             self._disk.truncate(self._descriptor, self._offset)
             self._disk.close(self._descriptor)
             self._descriptor = None
+            self._segments[-1].size = self._offset
 
     def _roll(self, needed: int) -> None:
         self.close()

@@ -117,6 +117,8 @@ def _check_type(what: str, annotation: Any, field: Any) -> None:
     if (origin is tuple) != field.is_repeated:
         raise TypeError(f"{what}: only one of the two is repeated")
     optional = origin is UnionType
+    if optional and not field.has_presence:
+        raise TypeError(f"{what}: None cannot be told from a default in the message")
     _check_single(what, args[0] if origin is tuple else _without_none(annotation) if optional else annotation, field)
 
 
@@ -219,6 +221,9 @@ def _field_decoder(info: FieldInfo) -> _Decoder | None:
         return lambda message: inner(read(message)) if message.HasField(name) else default
     if issubclass(annotation, IntEnum):
         return lambda message: annotation(read(message))
+    if origin is UnionType:
+        # An `optional` field: absent is None, and a 0 that was sent is a 0.
+        return lambda message: read(message) if message.HasField(name) else None
     return None
 
 

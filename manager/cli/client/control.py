@@ -21,7 +21,7 @@ from pyswarm.proto.model.states import Role
 from pyswarm.proto.rpc.client import open_channel, open_unix_channel
 from pyswarm.proto.rpc.tls import channel_credentials
 from pyswarm.proto.v1 import control_pb2 as pb
-from pyswarm.proto.v1 import control_pb2_grpc, logs_pb2, logs_pb2_grpc, types_pb2
+from pyswarm.proto.v1 import control_pb2_grpc, logs_pb2, logs_pb2_grpc, raft_pb2, raft_pb2_grpc, types_pb2
 
 CALL_TIMEOUT_SECONDS = 30.0
 
@@ -29,6 +29,7 @@ CALL_TIMEOUT_SECONDS = 30.0
 class ControlClient:
     def __init__(self, channel: Any) -> None:
         self._stub = cast("control_pb2_grpc.ControlAsyncStub", control_pb2_grpc.ControlStub(channel))
+        self._raft = cast("raft_pb2_grpc.RaftOperationsAsyncStub", raft_pb2_grpc.RaftOperationsStub(channel))
         self._logs = cast("logs_pb2_grpc.LogsAsyncStub", logs_pb2_grpc.LogsStub(channel))
 
     # -- the cluster
@@ -39,6 +40,13 @@ class ControlClient:
 
     async def cluster(self) -> Cluster:
         return from_message(await self._stub.GetCluster(pb.GetClusterRequest(), timeout=CALL_TIMEOUT_SECONDS), Cluster)
+
+    async def raft_status(self) -> raft_pb2.RaftStatusResponse:
+        """Return how consensus fares; any manager answers, also without a quorum."""
+        told: raft_pb2.RaftStatusResponse = await self._raft.GetStatus(
+            raft_pb2.RaftStatusRequest(), timeout=CALL_TIMEOUT_SECONDS
+        )
+        return told
 
     async def rotate_join_token(self, role: Role) -> JoinTokens:
         request = pb.RotateJoinTokenRequest(role=types_pb2.Role.ValueType(role))
