@@ -14,7 +14,7 @@ from pyswarm.manager.api.control import ControlServicer
 from pyswarm.manager.api.dispatcher import DispatcherEdge, DispatcherServicer
 from pyswarm.manager.api.logs import LogBroker, LogBrokerServicer, LogsServicer
 from pyswarm.manager.api.raft import PingServicer, RaftMembershipServicer, member_of, message_of
-from pyswarm.manager.api.raft_status import RaftOperationsServicer
+from pyswarm.manager.api.raft_status import CONFIRM_TIMEOUT_SECONDS, RaftOperationsServicer
 from pyswarm.manager.config import ManagerConfig
 from pyswarm.manager.leader.loop import lead
 from pyswarm.manager.raft.engine import RaftEngine
@@ -174,7 +174,11 @@ class ManagerDaemon:
         control = ControlServicer(consensus=engine, **parts)
         membership = RaftMembershipServicer(consensus=engine, writer=writer, ping=self._ping)
         operations = RaftOperationsServicer(
-            report=engine.report, members=engine.members, store=store, ask=self._ask_report
+            report=engine.report,
+            confirm=lambda: engine.read_barrier(timeout_seconds=CONFIRM_TIMEOUT_SECONDS),
+            members=engine.members,
+            store=store,
+            ask=self._ask_report,
         )
         for_people: list[AddServicer] = [
             lambda s: control_pb2_grpc.add_ControlServicer_to_server(control, s),

@@ -1,5 +1,7 @@
 """The quorum is gone for good: one manager goes on alone with everything, and the others join it anew."""
 
+import json
+
 from lib.cluster import SERVICE, Cluster
 
 
@@ -20,8 +22,16 @@ def test_a_manager_that_is_left_makes_a_cluster_of_its_own_and_tasks_run_on(web:
     assert "not a manager" in web.refused("init", "--force-new-cluster", on="w1")
     kept = {r.id for r in web.running() if r.host not in lost}
 
+    status = json.loads(web.pyswarm("raft", "status", "--format", "json", on=lost[0]))
+    assert (status["Quorum"], status["FaultTolerance"], status["LeaderHostname"]) == ("held", 1, survivor)
+    assert {m["Hostname"]: m["Voter"] for m in status["Members"]} == dict.fromkeys(web.managers(), True)
+
     for name in lost:
         web.lab.kill(name)
+
+    said = web.refused("raft", "status", on=survivor)
+    assert "1 of 3 managers answer and 2 are needed" in said
+    assert all(name in said for name in lost)
 
     def is_refused() -> bool:
         return "majority" in web.refused("service", "scale", "-d", f"{SERVICE}=7", on=survivor)

@@ -13,7 +13,7 @@ from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.clock import SYSTEM_CLOCK
 from pyswarm.proto.codec.messages import to_message
 from pyswarm.proto.entropy import SYSTEM_ENTROPY
-from pyswarm.proto.errors import Unreachable
+from pyswarm.proto.errors import Unavailable, Unreachable
 from pyswarm.proto.v1 import raft_pb2 as pb
 
 A, B, C = (Member(f"raft-{n}", f"node-{n}", f"10.0.0.{n}:7946", f"10.0.0.{n}:2377") for n in (1, 2, 3))
@@ -40,12 +40,18 @@ class Others:
         return to_message(answer, pb.RaftMemberReport)
 
 
-async def told(others: Others) -> pb.RaftStatusResponse:
+async def told(others: Others, own: MemberReport | None = None, *, agrees: bool = True) -> pb.RaftStatusResponse:
     store = Store()
     writer = Writer(SingleNodeConsensus(store), store, clock=SYSTEM_CLOCK, entropy=SYSTEM_ENTROPY)
     await writer.write((Create(a_node("node-1", hostname="m1", version=0)),))
+
+    async def confirm() -> None:
+        if not agrees:
+            raise Unavailable("no majority of the managers is in reach")
+
+    report = own or a_report(A)
     servicer = RaftOperationsServicer(
-        report=lambda: a_report(A), members=lambda: (A, B, C), store=store, ask=others.ask
+        report=lambda: report, confirm=confirm, members=lambda: (A, B, C), store=store, ask=others.ask
     )
     return await servicer.GetStatus(pb.RaftStatusRequest(), None)
 
@@ -64,3 +70,10 @@ async def test_another_manager_at_a_members_address_is_not_taken_for_it() -> Non
     answer = await told(Others(n2=Unreachable("cannot reach"), n3=stranger))
     assert "node-9" in answer.failures["node-3"]
     assert answer.group.quorum == pb.LOST
+
+
+async def test_a_leader_claims_a_quorum_only_when_a_majority_agrees_now() -> None:
+    silent = Others(n2=Unreachable("cannot reach"), n3=Unreachable("cannot reach"))
+    leader = replace(a_report(A), role=RaftRole.LEADER, has_quorum=True, in_reach=("raft-1", "raft-2"))
+    assert (await told(silent, leader)).group.quorum == pb.HELD
+    assert (await told(silent, leader, agrees=False)).group.quorum == pb.LOST
