@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyswarm.deploy.lab import init
@@ -24,6 +24,8 @@ class LabHost:
     state: Path
     switch: Switch
     init: ProcessHandle | None = None
+    extra_environment: dict[str, str] = field(default_factory=dict)
+    """Of every process of the host, from its next boot on: what a test slips in."""
 
     @property
     def name(self) -> str:
@@ -83,7 +85,13 @@ class LabHost:
         kept = {k: v for k, v in os.environ.items() if k in ("TERM", "LANG", "HOME", "PYTHONDONTWRITEBYTECODE")}
         venv = str(Path(sys.executable).parent)
         path = f"{venv}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return {**kept, "PATH": path, "PYSWARM_ROOT": str(self.state), "PS1": f"root@{self.name}:\\w# "}
+        return {
+            **kept,
+            "PATH": path,
+            "PYSWARM_ROOT": str(self.state),
+            "PS1": f"root@{self.name}:\\w# ",
+            **self.extra_environment,
+        }
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """Return the command line that runs `arguments` on this host."""

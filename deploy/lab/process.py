@@ -26,6 +26,22 @@ class ProcessHandle:
     def is_running(self) -> bool:
         return _start_ticks(self.pid) == self.start_ticks
 
+    def send(self, number: signal.Signals) -> bool:
+        """Send a signal; return whether the process was there to get it."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return False
+        try:
+            if not self.is_running:
+                return False
+            signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
     def kill(self, number: signal.Signals = signal.SIGKILL, *, timeout_seconds: float = 15.0) -> None:
         """Send a signal and wait until the process is gone; raises TimeoutError when it stays."""
         try:
