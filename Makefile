@@ -41,6 +41,12 @@ test-quick: build
 test-e2e: build
 	@$(PY) -m pytest -q tests/e2e
 
+# Faults against real managers, with the histories of their clients judged. `make test` holds a short run of it.
+ROUNDS ?= 1000
+.PHONY: nemesis
+nemesis: build
+	@$(PY) tests/e2e/nemesis.py --rounds $(ROUNDS) --managers $(MANAGERS) $(OPTIONS)
+
 lint: build
 	@ruff check .
 	@ruff format --check --quiet .

@@ -5,7 +5,9 @@ set -euo pipefail
 packages=(
   busybox-static      # the lab's web image
   docker-registry     # a real registry for the lab and the tests
+  e2fsprogs           # the nemesis: disks that run full
   iproute2            # network namespaces of the lab's hosts
+  libfaketime         # the nemesis: wall clocks that jump
   libnftables1        # published ports, NAT
   libseccomp2         # seccomp filters
   nftables

@@ -106,6 +106,9 @@ class Unreachable(Unavailable):
 
     code = "unreachable"
 
+    was_sent = True
+    """Whether the peer may have got the request, and served it: False only when that is certain not to be so."""
+
 
 class OutcomeUnknown(Unavailable):
     code = "outcome-unknown"

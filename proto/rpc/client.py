@@ -35,8 +35,19 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 
 
+_NEVER_CONNECTED = "failed to connect to all addresses"
+"""How gRPC's core begins what it says of a call that it had no connection for (`pick_first.cc`)."""
+
+
 def translate(error: grpc.aio.AioRpcError, address: str) -> SwarmError:
     """Return the SwarmError behind a failed call to `address`."""
+    translated = _translated(error, address)
+    if isinstance(translated, Unreachable):
+        translated.was_sent = _NEVER_CONNECTED not in (error.details() or "")
+    return translated
+
+
+def _translated(error: grpc.aio.AioRpcError, address: str) -> SwarmError:
     # A metadatum is a tuple of gRPC's own kind, which the stubs do not know to be one.
     trailing: Any = error.trailing_metadata() or ()
     metadata: dict[str, str | bytes] = dict(trailing)

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 import msgspec
 
-from pyswarm.proto.errors import NotLeader, PermissionDenied, Unavailable, Unreachable
+from pyswarm.proto.errors import NotLeader, OutcomeUnknown, PermissionDenied, Unavailable, Unreachable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.rpc.access import rule_of
 from pyswarm.proto.rpc.identity import CALLER_KEY, FORWARDED_KEY, current_caller
@@ -16,6 +16,7 @@ from pyswarm.proto.rpc.identity import CALLER_KEY, FORWARDED_KEY, current_caller
 log = get_logger(__name__)
 
 MAJORITY = "A majority of the managers must run and reach each other; see `pyswarm info`."
+LOOK = "If the call was to change something, that may have been done: look before you repeat it."
 
 Leadership = Callable[[], tuple[bool, str | None]]
 """(whether this manager leads and is ready, the leader's API address if it is known)."""
@@ -131,5 +132,10 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 def _cut_off(error: Unreachable) -> Unavailable:
-    """What the caller must know: not its own manager is the trouble, but the way from there to the leader."""
+    """What the caller must know: not its own manager is the trouble, but the way from there to the leader.
+
+    And whether the leader may have done what was asked: only a call that was never sent certainly had no effect.
+    """
+    if error.was_sent:
+        return OutcomeUnknown(f"the leader did not answer: {error.message}", remedy=LOOK)
     return Unavailable(f"this manager cannot reach the leader: {error.message}", remedy=MAJORITY)

@@ -50,7 +50,7 @@ def main() -> None:
             print(report, flush=True)
             if report.violation is not None or report.unexpected:
                 arguments.save.mkdir(parents=True, exist_ok=True)
-                for file in Path(directory).glob("history-*.jsonl"):
+                for file in Path(directory).glob("history-*"):
                     (arguments.save / file.name).write_text(file.read_text())
                 print(*report.unexpected, report.violation, sep="\n")
                 print(f"saved in {arguments.save}; again: {_again(options)}")

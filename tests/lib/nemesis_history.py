@@ -39,9 +39,10 @@ class End(Enum):
 def end_of(error: SwarmError) -> End:
     """Return what an error tells about the call that failed with it."""
     match error:
-        case OutcomeUnknown() | Unreachable():
-            # Unreachable is made by the client: nothing came back, so nothing is known.
+        case OutcomeUnknown():
             return End.UNKNOWN
+        case Unreachable():
+            return End.UNKNOWN if error.was_sent else End.REFUSED
         case OutOfSequence() | NotFound() | AlreadyExists():
             return End.NOT_MET
         case Unavailable() | NotLeader():
@@ -58,6 +59,8 @@ class History:
     operations: list[Operation] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
     unexpected: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """Writes that were promised to have had no effect, with the promise: who broke it is found here."""
 
     def succeeded(self, client: int, key: str, call: Call, start: float, result: Value | bool = True) -> None:
         self.ends[f"{_name(call)} ok"] += 1
@@ -69,13 +72,15 @@ class History:
             end = End.UNEXPECTED  # every object that is read without a name exists throughout
         self.ends[f"{_name(call)} {end.value}"] += 1
         if end is End.UNEXPECTED:
-            self.unexpected.append(f"[{start:.3f}] client {client} {key}: {call} -> {type(error).__name__}: {error}")
+            self.unexpected.append(_told(client, key, call, start, self.now(), error))
         elif isinstance(call, Read):
             pass  # a read that failed tells nothing
         elif end is End.NOT_MET:
             self.operations.append(Operation(client, key, call, False, start, self.now()))
         elif end is End.UNKNOWN:
             self.operations.append(Operation(client, key, call, None, start, None))
+        else:
+            self.refused.append(_told(client, key, call, start, self.now(), error))
         return end
 
     def abandoned(self, client: int, key: str, call: Call, start: float) -> None:
@@ -97,6 +102,7 @@ class History:
         with path.open("w") as file:
             for operation in sorted(self.operations, key=lambda o: o.start):
                 file.write(json.dumps(_record(operation)) + "\n")
+        path.with_suffix(".refused").write_text("".join(f"{line}\n" for line in self.refused))
 
 
 def load_operations(path: Path) -> list[Operation]:
@@ -106,6 +112,10 @@ def load_operations(path: Path) -> list[Operation]:
 
 def keys_of(operations: Iterable[Operation]) -> set[str]:
     return {operation.key for operation in operations}
+
+
+def _told(client: int, key: str, call: Call, start: float, end: float, error: SwarmError) -> str:
+    return f"[{start:.6f} {end:.6f}] client {client} {key}: {call} -> {type(error).__name__}: {error.message}"
 
 
 def _name(call: Call) -> str:

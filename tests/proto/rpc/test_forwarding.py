@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 from lib.cluster_ca import ClusterCA
-from lib.doors import Greeter, connect, info, listen, publish, raw, renew, serving
+from lib.doors import Greeter, connect, info, listen, publish, raw, relay, renew, serving
 
-from pyswarm.proto.errors import AlreadyExists, NotLeader, PermissionDenied, Unavailable
+from pyswarm.proto.errors import AlreadyExists, NotLeader, OutcomeUnknown, PermissionDenied, Unavailable
 from pyswarm.proto.model.states import Role
 from pyswarm.proto.rpc.access import Rule, rules
 from pyswarm.proto.rpc.client import open_channel, open_unix_channel
@@ -173,6 +173,24 @@ async def test_a_leader_that_cannot_be_reached_is_not_taken_for_the_manager_that
     async with connect(world["m2"].address, world.worker) as channel:
         with pytest.raises(Unavailable, match=r"this manager cannot reach the leader: .*127\.0\.0\.1:1"):
             await renew(channel)
+
+
+async def test_a_call_that_the_leader_may_have_served_has_an_unknown_outcome(world: World):
+    leader = world["m1"].greeter
+    leader.hold = asyncio.Event()
+    async with relay(world["m1"].address) as way:
+        world["m2"].leader = way.address
+        async with connect(world["m2"].address, world.worker) as channel:
+            under_way = asyncio.ensure_future(renew(channel))
+            await leader.entered.wait()
+            way.cut()
+            with pytest.raises(OutcomeUnknown, match="did not answer") as failed:
+                await under_way
+            assert "look before you repeat it" in failed.value.remedy
+            # Not so when the next call finds nobody at that address: nothing was sent.
+            with pytest.raises(Unavailable, match="this manager cannot reach the leader") as refused:
+                await renew(channel)
+            assert not isinstance(refused.value, OutcomeUnknown)
 
 
 async def test_the_callers_deadline_goes_with_the_call(world: World):
