@@ -8,6 +8,7 @@ which the state recognises (apply.py); only the leader's proposals are tried, fo
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Final
 
@@ -129,7 +130,11 @@ class Writer:
     ) -> tuple[int, Plan]:
         """Decide on the present view and commit the plan; on conflict decide again, on what the view is then.
 
-        Returns the version and the plan that was committed; an empty plan writes nothing. `decide` may raise.
+        Returns the version and the plan that was committed; an empty plan writes nothing. `decide` may raise, and may
+        be asked several times.
+
+        A plan that writes is checked where it is applied. That there is nothing to write, or that it cannot be done,
+        is checked by nobody: so it is decided on a view that a read barrier has brought up to date.
 
         Raises:
             Conflict: every one of `attempts` decisions was overtaken.
@@ -137,7 +142,7 @@ class Writer:
         """
         overtaken: Conflict | None = None
         for _ in range(attempts):
-            plan = decide(self._store.view)
+            plan = await self._decided(decide)
             try:
                 return await self.write(plan.changes, timeout_seconds=timeout_seconds), plan
             except Conflict as conflict:
@@ -145,6 +150,16 @@ class Writer:
                 overtaken = conflict
         assert overtaken is not None, "attempts is at least 1"
         raise overtaken
+
+    async def _decided(self, decide: Callable[[Snapshot], Plan]) -> Plan:
+        """Return a plan, decided on the view as it is if it writes, else on one that holds every write of before."""
+        # What a view refuses that lags behind, the present one may allow: only the latter's refusal is told.
+        with suppress(SwarmError):
+            plan = decide(self._store.view)
+            if plan.changes:
+                return plan
+        await self._consensus.read_barrier()
+        return decide(self._store.view)
 
     async def _commit(self, sequence: int, changes: tuple[Change, ...], deadline: float) -> Outcome:
         """Propose until the outcome is known or the deadline has passed."""

@@ -9,6 +9,7 @@ from lib.builders import FakeClock, a_node, a_task
 from msgspec.structs import replace
 
 from pyswarm.manager.raft.port import Leadership, Member
+from pyswarm.manager.store.apply import Entry, encode_entry
 from pyswarm.manager.store.changes import Create, Delete, Plan, Update
 from pyswarm.manager.store.conflict import Conflict, InvalidChanges
 from pyswarm.manager.store.snapshot import Snapshot
@@ -57,6 +58,9 @@ class ScriptedConsensus:
         self.proposals: list[bytes] = []
         self.leadership = leadership
         self.gate: asyncio.Event | None = None
+        self.barriers = 0
+        self.behind: Callable[[ScriptedConsensus], object] = lambda _: None
+        """What the view learns when it is brought up to date."""
 
     async def propose(self, payload: bytes, *, timeout_seconds: float = 10.0) -> tuple[int, bytes]:
         self.proposals.append(payload)
@@ -68,6 +72,11 @@ class ScriptedConsensus:
             except TimeoutError as error:
                 raise OutcomeUnknown("no answer in time") from error
         return step(self, payload)  # type: ignore[no-any-return]
+
+    async def read_barrier(self, *, timeout_seconds: float = 5.0) -> int:
+        self.barriers += 1
+        self.behind(self)
+        return self.index
 
     async def watch_leadership(self) -> AsyncIterator[Leadership]:
         yield self.leadership
@@ -255,3 +264,63 @@ async def test_what_the_decision_raises_reaches_the_caller_and_an_empty_plan_wri
         await writer.update(more_cpus)
     assert await writer.update(lambda seen: Plan(why="nothing to do")) == (0, Plan(why="nothing to do"))
     assert consensus.proposals == []
+
+
+def another_leaders_write(consensus: ScriptedConsensus) -> None:
+    """The other leader's entry, which has not reached this manager yet, arrives."""
+    node = consensus.store.view.node("n1")
+    assert node is not None
+    changes = (Update(replace(node, updated_at=2000.0)),)
+    commit(consensus, encode_entry(Entry("another", 1, 1, changes)))
+
+
+async def test_a_refusal_is_decided_on_a_view_that_is_known_to_be_up_to_date() -> None:
+    """Who was deposed without knowing it would otherwise refuse what fits the state that the others have."""
+    writer, _, consensus = a_writer()
+    await writer.write([Create(a_node("n1"))])
+    consensus.behind = another_leaders_write
+
+    def decide(seen: Snapshot) -> Plan:
+        node = seen.node("n1")
+        assert node is not None
+        if node.version != 2:
+            raise OutOfSequence(f"the node is at version {node.version}, not 2")
+        return Plan((Update(node),))
+
+    version, _ = await writer.update(decide)
+    assert version == 3
+    assert consensus.barriers == 1
+
+
+async def test_that_nothing_is_to_be_done_is_decided_on_a_view_that_is_known_to_be_up_to_date() -> None:
+    writer, store, consensus = a_writer()
+    await writer.write([Create(a_node("n1"))])
+    consensus.behind = another_leaders_write
+
+    def decide(seen: Snapshot) -> Plan:
+        node = seen.node("n1")
+        assert node is not None
+        return Plan((Delete("node", "n1", node.version),) if node.version == 2 else ())
+
+    await writer.update(decide)
+    assert store.view.node("n1") is None
+
+
+async def test_who_cannot_bring_its_view_up_to_date_does_not_refuse_by_it() -> None:
+    writer, _, consensus = a_writer()
+
+    def deposed(_: ScriptedConsensus) -> None:
+        raise NotLeader(leader="m2")
+
+    def decide(_: Snapshot) -> Plan:
+        raise FailedPrecondition("too late")
+
+    consensus.behind = deposed
+    with pytest.raises(NotLeader):
+        await writer.update(decide)
+
+
+async def test_a_decision_that_writes_costs_no_barrier() -> None:
+    writer, _, consensus = a_writer()
+    await writer.update(lambda _: Plan((Create(a_node("n1")),)))
+    assert consensus.barriers == 0
