@@ -1,12 +1,12 @@
 """Build hooks: map folders to `pyswarm.*` packages and generate the protocol's code.
 
-`pyproject.toml` holds everything declarative. Two things need code: the package list (every
-folder with an `__init__.py` under a room) and protobuf generation before files are collected.
+`pyproject.toml` holds everything declarative. Three things need code: the package list (every
+folder with an `__init__.py` under a room), protobuf generation before files are collected, and the C executor.
 """
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -33,7 +33,16 @@ class BuildWithProtocol(build_py):
         super().run()
 
 
+# Optional: without a compiler, or on an architecture it has no stubs for, containers are started by Python alone.
+EXECUTOR = Extension(
+    "pyswarm.agent_runtime.kernel._executor",
+    sources=["agent_runtime/kernel/_executor.c"],
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-Werror"],
+    optional=True,
+)
+
 setup(
+    ext_modules=[EXECUTOR],
     packages=list(packages()),
     package_dir=packages(),
     package_data={"": ["*.pyi", "py.typed", "*.json", "*.proto", "*.c"]},

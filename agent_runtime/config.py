@@ -10,10 +10,12 @@ from pyswarm.proto.errors import InvalidArgument
 
 
 class RuntimeConfig(msgspec.Struct, frozen=True, rename="kebab"):
-    """`cgroup_parent`: our own cgroup in every hierarchy, relative. `insecure_registries`: plain HTTP allowed."""
+    """`cgroup_parent`: our own cgroup in every hierarchy, relative. `insecure_registries`: plain HTTP allowed.
+    `native_executor`: start containers by the C executor where it was built; without, in pure Python."""
 
     cgroup_parent: str = "pyswarm"
     insecure_registries: tuple[str, ...] = ()
+    native_executor: bool = True
     log_level: str = "info"
 
 

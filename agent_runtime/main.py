@@ -102,6 +102,7 @@ async def serve(paths: NodePaths, config: RuntimeConfig, open_images: Callable[[
         spawner = SpawnerClient(
             paths.run / "runtime",
             paths.logs / "spawner.log",
+            native=config.native_executor,
             on_exit=lambda container_id, status: containers.on_exit(container_id, status),
             on_lost=lambda: containers.on_spawner_lost(),
         )

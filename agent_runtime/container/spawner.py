@@ -41,8 +41,9 @@ class _Container:
     exited: bool = False
 
 
-def main(*, socket_descriptor: int, scratch: str) -> None:
-    """Serve daemons on the listening socket until there is nothing left to watch over."""
+def main(*, socket_descriptor: int, scratch: str, native: bool) -> None:
+    """Serve daemons on the listening socket until there is nothing left to watch over. `native`: use the C executor
+    if there is one."""
     listener = socket.socket(fileno=socket_descriptor)
     os.set_inheritable(socket_descriptor, False)
     machine = process.machine_identity()
@@ -52,7 +53,7 @@ def main(*, socket_descriptor: int, scratch: str) -> None:
     # One descriptor for the directory and two for the output of every container.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    spawner = Spawner(listener, machine)
+    spawner = Spawner(listener, machine, native=native and executor.HAS_NATIVE)
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -76,8 +77,9 @@ def _own_file_system(scratch: str) -> None:
 class Spawner:
     """The event loop: one listening socket, at most one daemon, the report pipes of starting containers, SIGCHLD."""
 
-    def __init__(self, listener: socket.socket, machine: str) -> None:
+    def __init__(self, listener: socket.socket, machine: str, *, native: bool) -> None:
         self._listener = listener
+        self._native = native
         self._machine = machine
         self._daemon: socket.socket | None = None
         self._containers: dict[str, _Container] = {}
@@ -159,8 +161,8 @@ class Spawner:
         # An exec's output ends with its readers; a container's is kept for the next daemon.
         outputs = [] if is_exec else slots[_FIRST_SLOT_OUTPUT]
         try:
-            program = executor.LoadedProgram(_read_all(program_file))
-            child = executor.clone(program, slots, into_cgroup=cgroup, beside=slots[0] if is_exec else None)
+            program, beside = _read_all(program_file), slots[0] if is_exec else None
+            child = executor.clone(program, slots, into_cgroup=cgroup, beside=beside, native=self._native)
         except (OSError, ValueError) as error:
             print(f"cannot clone {container_id}: {error}", file=sys.stderr, flush=True)
             number = error.errno if isinstance(error, OSError) and error.errno else 22

@@ -47,13 +47,21 @@ class StartFailed(Exception):
 
 
 class SpawnerClient:
-    """`on_exit(id, wait status)` is called for every exit; `on_lost()` when the spawner is gone."""
+    """`on_exit(id, wait status)` is called for every exit; `on_lost()` when the spawner is gone. `native`: a spawner
+    that we start uses the C executor where it was built."""
 
     def __init__(
-        self, directory: Path, log_file: Path, *, on_exit: Callable[[str, int], None], on_lost: Callable[[], None]
+        self,
+        directory: Path,
+        log_file: Path,
+        *,
+        native: bool,
+        on_exit: Callable[[str, int], None],
+        on_lost: Callable[[], None],
     ) -> None:
         self._directory = directory
         self._log_file = log_file
+        self._native = native
         self._on_exit = on_exit
         self._on_lost = on_lost
         self._connection: socket.socket | None = None
@@ -119,7 +127,8 @@ class SpawnerClient:
         listener.listen(4)
         output = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         inherited = 3
-        arguments = [sys.executable, "-I", "-S", "-E", spawner_main.__file__, str(inherited), str(scratch)]
+        executor = "native" if self._native else "python"
+        arguments = [sys.executable, "-I", "-S", "-E", spawner_main.__file__, str(inherited), executor, str(scratch)]
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, output, 1),

@@ -1,4 +1,4 @@
-"""Start a spawner: `python -I -S -E spawner_main.py SOCKET_FD SCRATCH_DIRECTORY`.
+"""Start a spawner: `python -I -S -E spawner_main.py SOCKET_FD native|python SCRATCH_DIRECTORY`.
 
 Run as a file, without site-packages, so that the process stays small: the package is put together by hand from where
 this file lies. Whatever the spawner imports, it imports here; afterwards it has no file system to import from.
@@ -22,4 +22,4 @@ _package("pyswarm", _AGENT_RUNTIME.rpartition("/")[0])
 from pyswarm.agent_runtime.container import spawner  # noqa: E402
 
 if __name__ == "__main__":
-    spawner.main(socket_descriptor=int(sys.argv[1]), scratch=sys.argv[2])
+    spawner.main(socket_descriptor=int(sys.argv[1]), native=sys.argv[2] == "native", scratch=sys.argv[3])

@@ -1,0 +1,392 @@
+/* Run a start program in a fresh clone: the executor in C. What a program is, kernel/program.py says; the same in pure
+ * Python, kernel/executor.py.
+ *
+ * A child that is to live in namespaces of its own shares our memory until it has reached execve (CLONE_VM), so that
+ * no page is copied for it. It runs on a stack of its own, allocates nothing, calls nothing of the C library, whose
+ * errno it would share with us, and has no signal handlers (CLONE_CLEAR_SIGHAND). It is cloned with CLONE_VFORK as
+ * well: the kernel then never chooses it as a victim when its cgroup runs out of memory, which would take us along.
+ * Since that suspends whoever clones until execve, and we must write down the child's pid before it may go on, a short
+ * thread does it.
+ *
+ * A child that joins a running container, whose processes may be hostile, gets a copy of our memory instead.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MAGIC 0x53575047u
+#define VERSION 2u
+#define NO_SLOT 0xFFFFu
+#define REPORT_SLOT 255u
+#define CHILD_STACK_BYTES 16384u
+#define THREAD_STACK_BYTES 65536u
+#define MOST_SLOTS 65536u
+
+enum { KIND_NUMBER, KIND_DATA, KIND_SLOT };
+enum { CLONING, CLONED, FAILED };
+
+struct header {
+    uint32_t magic, version, operations, pointers, data_bytes, slots, clone_flags;
+} __attribute__((packed));
+
+struct operation {
+    int32_t number;
+    uint16_t save, skip;
+    uint8_t kind[6];
+    uint16_t pad;
+    int64_t argument[6];
+    struct { uint16_t error, skip; } expected[3];
+} __attribute__((packed));
+
+struct pointer {
+    uint32_t place, target;
+} __attribute__((packed));
+
+/* All a child needs, in one mapping with its stack. */
+struct job {
+    size_t mapping_bytes;
+    uint32_t users;    /* the caller and the cloning thread: the last one unmaps */
+    uint32_t state;    /* a futex: CLONING, then CLONED or FAILED */
+    int error;
+    pid_t pid;         /* as our pid namespace sees it; the kernel writes it before the child runs */
+    int gate, gate_write;
+    uint32_t operations;
+    struct clone_args clone;
+    struct operation *operation;
+    int64_t *slot;
+};
+
+/* --- system calls without the C library: the result is -errno when they fail */
+
+#if defined(__x86_64__)
+
+static long call(long number, long a, long b, long c, long d, long e, long f)
+{
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    long result;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+/* Clone; the child calls `run(job)` on its own stack and never comes back. */
+static long clone_and_run(struct job *job, void (*run)(struct job *))
+{
+    long result;
+    __asm__ volatile("syscall\n\t"
+                     "test %%rax, %%rax\n\t"
+                     "jnz 1f\n\t"
+                     "mov %[job], %%rdi\n\t"
+                     "call *%[run]\n\t"
+                     "hlt\n"
+                     "1:"
+                     : "=a"(result)
+                     : "a"((long)SYS_clone3), "D"(&job->clone), "S"(sizeof job->clone), [job] "r"(job), [run] "r"(run)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+#elif defined(__aarch64__)
+
+static long call(long number, long a, long b, long c, long d, long e, long f)
+{
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    register long x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f;
+    __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+    return x0;
+}
+
+static long clone_and_run(struct job *job, void (*run)(struct job *))
+{
+    register long x8 __asm__("x8") = SYS_clone3;
+    register long x0 __asm__("x0") = (long)&job->clone;
+    register long x1 __asm__("x1") = sizeof job->clone;
+    __asm__ volatile("svc #0\n\t"
+                     "cbnz x0, 1f\n\t"
+                     "mov x0, %[job]\n\t"
+                     "blr %[run]\n\t"
+                     "brk #0\n"
+                     "1:"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), [job] "r"(job), [run] "r"(run)
+                     : "memory", "x30");
+    return x0;
+}
+
+#else
+#error "no system call stubs for this architecture: the executor in Python takes over"
+#endif
+
+static void announce(struct job *job, uint32_t state)
+{
+    __atomic_store_n(&job->state, state, __ATOMIC_RELEASE);
+    call(SYS_futex, (long)&job->state, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
+}
+
+/* --- in the child */
+
+/* Make the calls; return the index of the first that failed, with its errno in `error`. */
+static uint32_t run_operations(const struct job *job, uint32_t *error)
+{
+    uint32_t at = 0;
+    while (at < job->operations) {
+        const struct operation *op = &job->operation[at];
+        long argument[6];
+        for (int place = 0; place < 6; place++)
+            argument[place] = op->kind[place] == KIND_SLOT ? job->slot[op->argument[place]] : op->argument[place];
+        long result = call(op->number, argument[0], argument[1], argument[2], argument[3], argument[4], argument[5]);
+        if (result >= 0 || result < -4095) {
+            if (op->save != NO_SLOT)
+                job->slot[op->save] = result;
+            at += 1u + op->skip;
+            continue;
+        }
+        int known = 0;
+        while (known < 3 && op->expected[known].error != -result)
+            known++;
+        if (known == 3) {
+            *error = (uint32_t)-result;
+            return at;
+        }
+        at += 1u + op->expected[known].skip;
+    }
+    *error = 0;
+    return job->operations;
+}
+
+static void child(struct job *job)
+{
+    struct { uint32_t index, error; } failure;
+    char byte;
+    announce(job, CLONED);
+    call(SYS_close, job->gate_write, 0, 0, 0, 0, 0);
+    /* The gate opens when our parent has written down who we are. EOF: it died, nobody knows of us. */
+    if (call(SYS_read, job->gate, (long)&byte, 1, 0, 0, 0) != 1)
+        call(SYS_exit_group, 125, 0, 0, 0, 0, 0);
+    failure.index = run_operations(job, &failure.error);
+    call(SYS_write, job->slot[REPORT_SLOT], (long)&failure, sizeof failure, 0, 0, 0);
+    call(SYS_exit_group, 127, 0, 0, 0, 0, 0);
+}
+
+/* --- in the parent */
+
+static void let_go(struct job *job)
+{
+    if (__atomic_sub_fetch(&job->users, 1, __ATOMIC_ACQ_REL) == 0)
+        munmap((char *)job - CHILD_STACK_BYTES, job->mapping_bytes);
+}
+
+/* The thread that the kernel suspends until the child has reached execve or ended. */
+static void *clone_in_thread(void *given)
+{
+    struct job *job = given;
+    long pid = clone_and_run(job, child);
+    if (pid < 0) {
+        job->error = (int)-pid;
+        announce(job, FAILED);
+    } else {
+        announce(job, CLONED); /* a child that was killed at once had no time to say so */
+    }
+    let_go(job);
+    return NULL;
+}
+
+/* Clone with our memory shared. Return 0 or an errno. */
+static int clone_sharing(struct job *job)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    int error = pthread_attr_init(&attributes);
+    if (error)
+        return error;
+    pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    job->users = 2;
+    error = pthread_create(&thread, &attributes, clone_in_thread, job);
+    pthread_attr_destroy(&attributes);
+    if (error) {
+        job->users = 1;
+        return error;
+    }
+    while (__atomic_load_n(&job->state, __ATOMIC_ACQUIRE) == CLONING)
+        call(SYS_futex, (long)&job->state, FUTEX_WAIT_PRIVATE, CLONING, 0, 0, 0);
+    return __atomic_load_n(&job->state, __ATOMIC_ACQUIRE) == FAILED ? job->error : 0;
+}
+
+/* Clone with a copy of our memory. Return 0 or an errno. */
+static int clone_copying(struct job *job)
+{
+    long pid = clone_and_run(job, child);
+    if (pid < 0)
+        return (int)-pid;
+    job->pid = (pid_t)pid;
+    return 0;
+}
+
+/* Check every number of the program that is used as an index, and make places in its data addresses. */
+static int relocate(struct job *job, const struct header *head, const struct pointer *pointer, char *data)
+{
+    for (uint32_t at = 0; at < head->pointers; at++) {
+        if (pointer[at].place + 8ull > head->data_bytes || pointer[at].target > head->data_bytes)
+            return 0;
+        char *address = data + pointer[at].target;
+        memcpy(data + pointer[at].place, &address, sizeof address);
+    }
+    for (uint32_t at = 0; at < head->operations; at++) {
+        struct operation *op = &job->operation[at];
+        if (op->save != NO_SLOT && op->save >= head->slots)
+            return 0;
+        for (int place = 0; place < 6; place++) {
+            uint64_t value = (uint64_t)op->argument[place];
+            if (op->kind[place] == KIND_SLOT && value >= head->slots)
+                return 0;
+            if (op->kind[place] == KIND_DATA) {
+                if (value > head->data_bytes)
+                    return 0;
+                op->argument[place] = (int64_t)(data + value);
+            }
+        }
+    }
+    return 1;
+}
+
+/* Lay a job out in a mapping of its own: stack, job, slots, data, operations. NULL with an exception set. */
+static struct job *load(const char *encoded, size_t length, size_t descriptors)
+{
+    struct header head;
+    if (length < sizeof head) {
+        PyErr_SetString(PyExc_ValueError, "a start program without a header");
+        return NULL;
+    }
+    memcpy(&head, encoded, sizeof head);
+    if (head.magic != MAGIC || head.version != VERSION) {
+        PyErr_Format(PyExc_ValueError, "start program of version %u, this spawner runs %u", head.version, VERSION);
+        return NULL;
+    }
+    size_t table = (size_t)head.operations * sizeof(struct operation);
+    size_t relocations = (size_t)head.pointers * sizeof(struct pointer);
+    if (sizeof head + table + relocations + head.data_bytes != length || head.slots > MOST_SLOTS) {
+        PyErr_SetString(PyExc_ValueError, "a start program of the wrong length");
+        return NULL;
+    }
+    if (head.slots <= REPORT_SLOT)
+        head.slots = REPORT_SLOT + 1;
+    if (descriptors >= REPORT_SLOT) {
+        PyErr_SetString(PyExc_ValueError, "more descriptors than slots");
+        return NULL;
+    }
+    size_t job_bytes = (sizeof(struct job) + 15) & ~(size_t)15;
+    size_t data_bytes = ((size_t)head.data_bytes + 15) & ~(size_t)15;
+    size_t mapping_bytes = CHILD_STACK_BYTES + job_bytes + head.slots * sizeof(int64_t) + 16 + data_bytes + table;
+    char *base = mmap(NULL, mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return NULL;
+    }
+    struct job *job = (struct job *)(base + CHILD_STACK_BYTES);
+    job->slot = (int64_t *)((char *)job + job_bytes);
+    char *data = (char *)(((uintptr_t)(job->slot + head.slots) + 15) & ~(uintptr_t)15);
+    job->operation = (struct operation *)(data + data_bytes);
+    job->mapping_bytes = mapping_bytes;
+    job->users = 1;
+    job->operations = head.operations;
+    job->clone.flags = head.clone_flags;
+    job->clone.stack = (uintptr_t)base;
+    job->clone.stack_size = CHILD_STACK_BYTES;
+    memset(job->slot, 0xFF, head.slots * sizeof(int64_t));
+    memcpy(job->operation, encoded + sizeof head, table);
+    memcpy(data, encoded + sizeof head + table + relocations, head.data_bytes);
+    if (!relocate(job, &head, (const struct pointer *)(encoded + sizeof head + table), data)) {
+        munmap(base, mapping_bytes);
+        PyErr_SetString(PyExc_ValueError, "a start program that points out of itself");
+        return NULL;
+    }
+    return job;
+}
+
+PyDoc_STRVAR(clone_doc,
+"clone(program, descriptors, into_cgroup, gate, gate_write, report, shares_memory) -> pid\n\n"
+"Clone a child that runs an encoded program once a byte comes through `gate`. `into_cgroup` is -1 or a descriptor.\n"
+"Raises OSError, or ValueError for a program that is none.");
+
+static PyObject *executor_clone(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    const char *encoded;
+    Py_ssize_t length;
+    PyObject *descriptors;
+    int into_cgroup, gate, gate_write, report, shares;
+    if (!PyArg_ParseTuple(arguments, "y#O!iiiip", &encoded, &length, &PyList_Type, &descriptors, &into_cgroup, &gate,
+                          &gate_write, &report, &shares))
+        return NULL;
+    Py_ssize_t count = PyList_GET_SIZE(descriptors);
+    struct job *job = load(encoded, (size_t)length, (size_t)count);
+    if (job == NULL)
+        return NULL;
+    for (Py_ssize_t at = 0; at < count; at++)
+        job->slot[at] = PyLong_AsLong(PyList_GET_ITEM(descriptors, at));
+    if (PyErr_Occurred()) {
+        let_go(job);
+        return NULL;
+    }
+    job->slot[REPORT_SLOT] = report;
+    job->gate = gate;
+    job->gate_write = gate_write;
+    job->clone.exit_signal = SIGCHLD;
+    job->clone.flags |= CLONE_CLEAR_SIGHAND | CLONE_PARENT_SETTID;
+    job->clone.parent_tid = (uintptr_t)&job->pid;
+    if (into_cgroup >= 0) {
+        job->clone.flags |= CLONE_INTO_CGROUP;
+        job->clone.cgroup = (uint64_t)into_cgroup;
+    }
+    if (shares)
+        job->clone.flags |= CLONE_VM | CLONE_VFORK;
+
+    /* The thread and the child start with every signal blocked: none of our handlers may run there. */
+    sigset_t every, before;
+    sigfillset(&every);
+    pthread_sigmask(SIG_SETMASK, &every, &before);
+    int error = shares ? clone_sharing(job) : clone_copying(job);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pid_t pid = job->pid;
+    let_go(job);
+    if (error) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromLong(pid);
+}
+
+static PyMethodDef methods[] = {
+    {"clone", executor_clone, METH_VARARGS, clone_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_executor", "Run start programs in fresh clones.", -1, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__executor(void)
+{
+    return PyModule_Create(&module);
+}

@@ -1,0 +1,10 @@
+def clone(
+    program: bytes,
+    descriptors: list[int],
+    into_cgroup: int,
+    gate: int,
+    gate_write: int,
+    report: int,
+    shares_memory: bool,
+    /,
+) -> int: ...

@@ -1,0 +1,248 @@
+"""What both executors must do, each case in a process of its own: `python executor_cases.py CASE native|python`.
+
+Standard library and the executor only, as in the spawner.
+"""
+
+import errno
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from pyswarm.agent_runtime.kernel import executor
+from pyswarm.agent_runtime.kernel import numbers as n
+from pyswarm.agent_runtime.kernel.executor import Child
+from pyswarm.agent_runtime.kernel.program import FAILURE, HEADER, REPORT_SLOT, Program, Slot, Writer
+
+NATIVE = sys.argv[2:] == ["native"]
+CASES: dict[str, Callable[[], None]] = {}
+
+
+def case(function: Callable[[], None]) -> Callable[[], None]:
+    CASES[function.__name__] = function
+    return function
+
+
+def clone(program: Program, *descriptors: int, beside: int | None = None) -> Child:
+    return executor.clone(program.encode(), [*descriptors], into_cgroup=None, beside=beside, native=NATIVE)
+
+
+def let_go(child: Child) -> bytes:
+    """Open the gate; return what is reported."""
+    os.write(child.gate, b"1")
+    os.close(child.gate)
+    return reported(child)
+
+
+def reported(child: Child) -> bytes:
+    with os.fdopen(child.report, "rb") as report:
+        return report.read()
+
+
+def ended(child: Child) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+
+
+def shell(w: Writer, script: str, *environment: str) -> Program:
+    w.call("execve", w.text("/bin/sh"), w.strings(["sh", "-c", script]), w.strings(environment), label="execute")
+    return w.finish()
+
+
+@case
+def it_executes_a_program_with_its_arguments_environment_and_descriptors() -> None:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    w = Writer()
+    w.call("dup3", Slot(0), 1, 0, label="stdout")
+    child = clone(shell(w, "echo $NAME; exit 7", "NAME=value"), writer)
+    os.close(writer)
+    assert let_go(child) == b""
+    assert os.read(reader, 100) == b"value\n"
+    assert ended(child) == 7
+
+
+@case
+def a_failure_is_reported_with_the_operation_and_its_errno() -> None:
+    w = Writer()
+    w.call("umask", 0, label="fine")
+    w.call("chdir", w.text("/nowhere"), label="fails")
+    child = clone(shell(w, "exit 0"))
+    assert FAILURE.unpack(let_go(child)) == (1, errno.ENOENT)
+    assert ended(child) == 127
+
+
+@case
+def a_program_that_ends_without_execve_reports_an_operation_too_many() -> None:
+    w = Writer()
+    w.call("umask", 0, label="fine")
+    child = clone(w.finish())
+    assert FAILURE.unpack(let_go(child)) == (1, 0)
+    assert ended(child) == 127
+
+
+@case
+def a_failure_is_reported_where_the_program_moved_the_report_to() -> None:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    w = Writer()
+    w.call("dup3", REPORT_SLOT, 99, os.O_CLOEXEC, label="move", save=REPORT_SLOT)
+    w.call("dup3", Slot(0), 98, os.O_CLOEXEC, label="keep")
+    w.call("close_range", 3, 97, 0, label="close the others")
+    w.call("chdir", w.text("/nowhere"), label="fails")
+    child = clone(w.finish(), writer)
+    assert FAILURE.unpack(let_go(child)) == (3, errno.ENOENT)
+    os.close(reader)
+
+
+@case
+def results_are_saved_successes_skip_and_expected_errors_are_none() -> None:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    w = Writer()
+    directory = w.new_slot()
+    missing = ((errno.EACCES, 9), (errno.ENOENT, 1))
+    w.call("chdir", w.text("/nowhere"), label="expected", tolerated=missing)
+    w.call("chdir", w.text("/nowhere"), label="skipped by the error")
+    w.call("openat", n.AT_FDCWD, w.text("/usr"), os.O_RDONLY, 0, label="open", save=directory, skip=1)
+    w.call("chdir", w.text("/nowhere"), label="skipped by the success")
+    w.call("fchdir", directory, label="use what was saved")
+    w.call("dup3", Slot(0), 1, 0, label="stdout")
+    assert let_go(clone(shell(w, "pwd"), writer)) == b""
+    assert os.read(reader, 100) == b"/usr\n"
+
+
+@case
+def nothing_happens_before_the_gate_is_opened_nor_when_it_is_closed() -> None:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    w = Writer()
+    w.call("dup3", Slot(0), 1, 0, label="stdout")
+    child = clone(shell(w, "echo ran"), writer)
+    os.close(writer)
+    assert select.select([reader, child.report], [], [], 0.1)[0] == []
+    os.close(child.gate)
+    assert reported(child) == b""
+    assert ended(child) == 125
+    assert os.read(reader, 100) == b""
+
+
+@case
+def many_wait_at_their_gates_and_go_in_any_order() -> None:
+    w = Writer()
+    program = shell(w, "exit 3")
+    children = [clone(program) for _ in range(20)]
+    assert len({child.pid for child in children}) == 20
+    for child in reversed(children):
+        assert let_go(child) == b""
+        assert ended(child) == 3
+
+
+@case
+def one_that_is_killed_at_its_gate_takes_nobody_along() -> None:
+    w = Writer()
+    program = shell(w, "exit 3")
+    for _ in range(50):
+        killed, other = clone(program), clone(program)
+        os.kill(killed.pid, signal.SIGKILL)
+        assert ended(killed) == -9
+        assert let_go(other) == b""
+        assert ended(other) == 3
+        os.close(killed.gate)
+        os.close(killed.report)
+
+
+@case
+def our_signal_handlers_are_not_the_childs() -> None:
+    seen: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    w = Writer()
+    w.call("rt_sigprocmask", 2, w.block(bytes(8)), 0, 8, label="unblock signals")
+    child = clone(shell(w, "kill -TERM $$; sleep 5; exit 1"))
+    assert let_go(child) == b""
+    assert ended(child) == -signal.SIGTERM
+    assert seen == []
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == [signal.SIGTERM], "ours must still be there, and our signals not blocked"
+
+
+@case
+def a_child_can_be_born_in_namespaces_of_its_own_or_among_those_of_another() -> None:
+    w = Writer()
+    w.clone_flags = n.CLONE_NEWPID | n.CLONE_NEWUTS | n.CLONE_NEWNET
+    first = clone(shell(w, "test $$ = 1 && exec sleep 100"))
+    assert let_go(first) == b""
+    pidfd = os.pidfd_open(first.pid)
+    w = Writer()
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    w.call("dup3", Slot(0), 1, 0, label="stdout")
+    beside = clone(shell(w, "echo $$"), writer, beside=pidfd)
+    assert let_go(beside) == b""
+    assert ended(beside) == 0
+    assert 2 <= int(os.read(reader, 100)) < 10
+    os.kill(first.pid, signal.SIGKILL)
+    assert ended(first) == -9
+    # The next one is born among us again.
+    w = Writer()
+    again = clone(shell(w, f"test $PPID = {os.getpid()}"))
+    assert let_go(again) == b""
+    assert ended(again) == 0
+
+
+@case
+def what_cannot_be_cloned_raises_the_kernels_reason_and_leaks_nothing() -> None:
+    w = Writer()
+    w.clone_flags = 0x10000 | n.CLONE_NEWPID  # CLONE_THREAD: refused
+    program = w.finish()
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        reason = None
+        try:
+            clone(program)
+        except OSError as error:
+            reason = error.errno
+        assert reason == errno.EINVAL
+    assert os.listdir("/proc/self/fd") == before
+
+
+@case
+def a_program_of_another_version_or_none_at_all_is_refused() -> None:
+    w = Writer()
+    encoded = shell(w, "exit 0").encode()
+    fields = list(HEADER.unpack_from(encoded))
+    fields[1] += 1
+    for wrong in (HEADER.pack(*fields) + encoded[HEADER.size :], b"\0" * HEADER.size):
+        try:
+            executor.clone(wrong, [], into_cgroup=None, native=NATIVE)
+        except ValueError:
+            continue
+        raise AssertionError("ran")
+
+
+@case
+def nothing_of_a_life_is_left_in_our_process() -> None:
+    w = Writer()
+    program = shell(w, "exit 0", *(f"NAME{number}={'x' * 1000}" for number in range(100)))
+
+    def lives(count: int) -> None:
+        for _ in range(count):
+            child = clone(program)
+            assert let_go(child) == b""
+            assert ended(child) == 0
+
+    def mapped() -> int:
+        with open("/proc/self/statm") as facts:
+            return int(facts.read().split()[0])
+
+    def settled() -> int:
+        deadline = time.monotonic() + 5
+        while len(os.listdir("/proc/self/task")) > 1 and time.monotonic() < deadline:
+            os.sched_yield()  # a thread whose child has executed ends within microseconds
+        return mapped()
+
+    lives(20)
+    before = settled()
+    lives(200)
+    # One life left behind would be 25 pages, two hundred 5,000.
+    assert settled() - before < 500
+
+
+if __name__ == "__main__":
+    CASES[sys.argv[1]]()
