@@ -1,6 +1,6 @@
 """What both executors must do, each case in a process of its own: `python executor_cases.py CASE native|python`.
 
-Standard library and the executor only, as in the spawner.
+Little is imported, as in the spawner.
 """
 
 import errno

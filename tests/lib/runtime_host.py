@@ -31,8 +31,11 @@ _GONE_SECONDS = 10.0
 class RuntimeHost:
     """One root directory, one cgroup parent, and the daemon on them."""
 
-    def __init__(self, layer: Path, *, prefix: tuple[str, ...] = (), python: Path | None = None) -> None:
-        """`prefix`: a command that runs the daemon's, such as `unshare` with its options; `python`: what runs it."""
+    def __init__(
+        self, layer: Path, *, prefix: tuple[str, ...] = (), python: Path | None = None, settings: str = ""
+    ) -> None:
+        """`prefix`: a command that runs the daemon's, such as `unshare` with its options; `python`: what runs it;
+        `settings`: lines of its config.toml."""
         # Not pytest's directory: a unix socket's path has at most 107 characters.
         self.root = Path(tempfile.mkdtemp(prefix="pyswarm-rt-"))
         self.paths = NodePaths(self.root)
@@ -42,7 +45,7 @@ class RuntimeHost:
         self.cgroup_parent = f"pyswarm-test-{os.path.basename(self.root)}"
         self.cgroups = Cgroups(cgroup_layout.detect(), self.cgroup_parent)
         self.paths.config_file.parent.mkdir(parents=True)
-        self.paths.config_file.write_text(f'cgroup-parent = "{self.cgroup_parent}"\n')
+        self.paths.config_file.write_text(f'cgroup-parent = "{self.cgroup_parent}"\n{settings}')
         self.daemon: subprocess.Popen[bytes] | None = None
         self._channel: grpc.aio.Channel | None = None
         self.stub: Any = None
@@ -204,9 +207,9 @@ def _command_lines() -> list[tuple[int, list[str]]]:
 
 @asynccontextmanager
 async def runtime_host(
-    layer: Path, *, prefix: tuple[str, ...] = (), python: Path | None = None
+    layer: Path, *, prefix: tuple[str, ...] = (), python: Path | None = None, settings: str = ""
 ) -> AsyncIterator[RuntimeHost]:
-    host = RuntimeHost(layer, prefix=prefix, python=python)
+    host = RuntimeHost(layer, prefix=prefix, python=python, settings=settings)
     try:
         await host.start_daemon()
         yield host
