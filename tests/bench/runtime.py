@@ -106,12 +106,15 @@ class Ours:
         return [self.host.daemon.pid, spawner]
 
 
-async def whole_lives(ours: Ours, peers: Sequence[oci_peers.Peer], effort: Effort) -> Times:
+async def whole_lives(ours: Ours, in_python: Ours, peers: Sequence[oci_peers.Peer], effort: Effort) -> Times:
     times = Times()
     for number in range(-3, effort.rounds):  # the first warm up everybody's caches
         began = time.perf_counter()
         await ours.life()
         times.took("pyswarm", began)
+        began = time.perf_counter()
+        await in_python.life()
+        times.took("python only", began)
         for peer in peers:
             if isinstance(peer, oci_peers.CommandLine) or (number >= 0 and number % effort.slow_every == 0):
                 began = time.perf_counter()
@@ -224,6 +227,7 @@ async def bench(effort: Effort, folder: Path) -> dict[str, float]:
     figures: dict[str, float] = {}
     async with AsyncExitStack() as stack:
         ours = Ours(await stack.enter_async_context(runtime_host(layer)))
+        in_python = Ours(await stack.enter_async_context(runtime_host(layer, settings="native-executor = false\n")))
         # After our daemon was started, which sees the machine as it is.
         stack.enter_context(oci_peers.private_view(folder / "cgroup"))
         stack.callback(oci_peers.remove_cgroups, parent)
@@ -246,8 +250,8 @@ async def bench(effort: Effort, folder: Path) -> dict[str, float]:
             f"{'whole life':12} {'n':>5} {'p10 ms':>9} {'median':>9} {'p99':>9} "
             + "".join(f"{'/' + x:>9}" for x in names)
         )
-        lives = await whole_lives(ours, peers, effort)
-        for key in ("pyswarm", *names):
+        lives = await whole_lives(ours, in_python, peers, effort)
+        for key in ("pyswarm", "python only", *names):
             print(lives.row(key, names), flush=True)
         labels = {
             "crun": "p1_vs_crun_181",
@@ -256,6 +260,7 @@ async def bench(effort: Effort, folder: Path) -> dict[str, float]:
             "docker": "p1_vs_docker_run",
         }
         figures |= {labels[name]: lives.median("pyswarm") / lives.median(name) for name in names}
+        figures["p1_ctypes_vs_crun_181"] = lives.median("python only") / lives.median("crun")
         figures["p1_p99_vs_crun_181"] = lives.p99("pyswarm") / lives.p99("crun")
 
         rates = await bursts(ours, peers, effort)
