@@ -13,6 +13,7 @@ import json
 import signal
 import sys
 import tomllib
+from functools import partial
 from typing import Any
 
 from pyswarm.proto import log as logging
@@ -27,7 +28,7 @@ from pyswarm.proto.supervisor_client import tell_supervisor
 from pyswarm.proto.v1 import dispatcher_pb2, raft_pb2, raft_pb2_grpc
 from pyswarm.worker.agent.agent import Agent
 from pyswarm.worker.agent.credentials import Credentials
-from pyswarm.worker.agent.describe import describe_node
+from pyswarm.worker.agent.describe import declared_in, describe_node
 from pyswarm.worker.agent.journal import Journal
 from pyswarm.worker.agent.logs import LogPublisher
 from pyswarm.worker.agent.reporter import Reporter
@@ -46,6 +47,7 @@ class WorkerDaemon:
     def __init__(self, paths: NodePaths, node: dict[str, Any], settings: dict[str, Any]) -> None:
         self._paths = paths
         self._node = node
+        describe = partial(describe_node, declared_in(settings))
         self._role = Role.MANAGER if node["role"] == "manager" else Role.WORKER
         self._pool = ManagerPool(
             [manager["addr"] for manager in node["managers"]], lambda: channel_credentials(paths.certificates)
@@ -65,7 +67,7 @@ class WorkerDaemon:
             reporter=self._reporter,
             clock=SYSTEM_CLOCK,
             node_id=node["node_id"],
-            node=describe_node(),
+            node=describe(),
         )
         # Of its own: a renewal drops its channel, and must not end the session it was asked for in.
         self._renewal_pool = ManagerPool(self._pool.addresses, lambda: channel_credentials(paths.certificates))
@@ -81,7 +83,7 @@ class WorkerDaemon:
             agent=self._agent,
             reporter=self._reporter,
             entropy=SYSTEM_ENTROPY,
-            describe=describe_node,
+            describe=describe,
             addr=node.get("advertise_addr", ""),
             on_message=self._told,
         )

@@ -10,10 +10,13 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from pyswarm.manager.scheduler.generic import Pieces
 from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.proto.codec.affinity import parse_affinity
 from pyswarm.proto.model.objects import Node, Revision, Task
-from pyswarm.proto.model.resources import Resources
+from pyswarm.proto.model.resources import GenericResource, Resources
 from pyswarm.proto.model.spec import PortConfig
 from pyswarm.proto.model.states import PublishMode, TaskState
 
@@ -34,15 +37,28 @@ class NodeInfo:
     failed_at: dict[str, list[float]] = field(default_factory=dict)
     """When tasks of a revision failed here, oldest first, at most `FAILURES_MAX`."""
     host_ports: Counter[tuple[int, str]] = field(default_factory=Counter)
+    pieces: Pieces | None = None
+    """Its generic resources; None when it has none."""
+    keeps_away: Counter[str] = field(default_factory=Counter)
+    """The affinities of its tasks that keep others away, which a newcomer must heed as well."""
 
-    def take(self, service_id: str, revision: Revision) -> None:
+    def take(self, service_id: str, revision: Revision, pieces: tuple[GenericResource, ...] = ()) -> None:
         self.free -= revision.task_template.resources.reservations
         self.tasks_total += 1
         self.tasks_of_service[service_id] = self.tasks_of_service.get(service_id, 0) + 1
         if revision.ports:
             self.host_ports.update(host_ports(revision.ports))
+        if pieces and self.pieces is not None:
+            self.pieces.take(pieces)
+        if revision.task_template.placement.affinities:
+            self.keeps_away.update(kept_away_by(revision))
 
-    def give_back(self, service_id: str, revision: Revision) -> None:
+    def give_back(self, service_id: str, revision: Revision, pieces: tuple[GenericResource, ...] = ()) -> None:
+        if pieces and self.pieces is not None:
+            self.pieces.give_back(pieces)
+        if revision.task_template.placement.affinities:
+            self.keeps_away.subtract(kept_away_by(revision))
+            self.keeps_away = +self.keeps_away
         self.free += revision.task_template.resources.reservations
         self.tasks_total -= 1
         self.tasks_of_service[service_id] -= 1
@@ -64,6 +80,14 @@ class NodeInfo:
             self.node.id,
         )
 
+    @property
+    def fullness(self) -> float:
+        """The share of the node that is reserved: of CPUs or of memory, whichever is more."""
+        has = self.node.description.resources
+        cpus = 1 - self.free.nano_cpus / has.nano_cpus if has.nano_cpus else 0.0
+        memory = 1 - self.free.memory_bytes / has.memory_bytes if has.memory_bytes else 0.0
+        return max(cpus, memory)
+
     def uses(self, port: tuple[int, str]) -> bool:
         return self.host_ports[port] > 0
 
@@ -72,9 +96,23 @@ def host_ports(ports: tuple[PortConfig, ...]) -> set[tuple[int, str]]:
     return {(p.published_port, p.protocol) for p in ports if p.publish_mode is PublishMode.HOST and p.published_port}
 
 
+def kept_away_by(revision: Revision) -> set[str]:
+    return {text for text in revision.task_template.placement.affinities if not parse_affinity(text).is_near}
+
+
 def holds_resources(task: Task) -> bool:
     """Whether a task counts on its node. One that was told to stop holds its resources until it has."""
     return bool(task.node_id) and TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+
+
+class Booking(NamedTuple):
+    node_id: str
+    revision: Revision
+    pieces: tuple[GenericResource, ...]
+
+
+Packed = tuple[float, int, str]
+"""How full a node is and how many tasks it has, both negative, and its id: the fullest comes first."""
 
 
 class NodeTable:
@@ -86,9 +124,12 @@ class NodeTable:
         """Nodes that hold tasks of a service: all others are equal to it, but for how full they are."""
         self.failing: dict[str, set[str]] = {}
         """Nodes where tasks of a revision have failed, by its id."""
-        self._booked: dict[str, tuple[str, Revision]] = {}
-        """What was decided and has not come back from the store: (node, revision) by task id."""
+        self.keepers_away: set[str] = set()
+        """Nodes with tasks that keep others away."""
+        self._booked: dict[str, Booking] = {}
+        """What was decided and has not come back from the store, by task id."""
         self._pools: dict[object, list[tuple[int, str]]] = {}
+        self._packed: dict[object, list[Packed]] = {}
         for node in seen.nodes():
             self._read_node(node, seen)
 
@@ -98,15 +139,15 @@ class NodeTable:
         """Take a new or changed node; `seen` is the view after the change."""
         self._forget_node(node.id)
         self._read_node(node, seen)
-        for node_id, revision in self._booked.values():
-            if node_id == node.id:
-                self._take(node_id, revision.service_id, revision)
-        self._pools.clear()
+        for booked in self._booked.values():
+            if booked.node_id == node.id:
+                self._take(node.id, booked.revision, booked.pieces)
+        self._forget_pools()
 
     def node_removed(self, node_id: str) -> None:
         self._forget_node(node_id)
-        self._booked = {task_id: booked for task_id, booked in self._booked.items() if booked[0] != node_id}
-        self._pools.clear()
+        self._booked = {task_id: booked for task_id, booked in self._booked.items() if booked.node_id != node_id}
+        self._forget_pools()
 
     def task_changed(self, old: Task | None, new: Task | None, seen: Snapshot) -> None:
         """Take one step of a task, either side None when it was created or deleted."""
@@ -115,31 +156,39 @@ class NodeTable:
         if before is not None and after is not None and before.node_id == after.node_id:
             return
         if after is not None and (booked := self._booked.pop(after.id, None)) is not None:
-            if booked[0] == after.node_id:
+            if booked.node_id == after.node_id:
                 return  # as we decided
-            self._give_back(booked[0], after.service_id, booked[1])
+            self._give_back(*booked)
         if before is not None:
             self._unbook(before, seen)
         if after is not None:
             self._book(after, seen)
         if new is not None and new.state.is_failure and (old is None or not old.state.is_failure):
             self._note_failure(new)
-        self._pools.clear()
+        self._forget_pools()
 
     # -- what the scheduler decides
 
     def book(self, task: Task, node_id: str, revision: Revision) -> None:
         """Count a task on a node before the store says so."""
-        self._booked[task.id] = (node_id, revision)
-        self._take(node_id, task.service_id, revision)
+        wanted, left = revision.task_template.resources.reservations.generic, self.infos[node_id].pieces
+        pieces = left.choose(wanted) if wanted and left is not None else ()
+        self._booked[task.id] = Booking(node_id, revision, pieces)
+        self._take(node_id, revision, pieces)
+        for heap in self._packed.values():
+            heapq.heappush(heap, _packed(self.infos[node_id]))
+
+    def pieces_for(self, task: Task) -> tuple[GenericResource, ...]:
+        """Return which generic resources a booked task gets."""
+        return self._booked[task.id].pieces
 
     def take_back(self, tasks: Iterable[Task]) -> None:
         """What was decided for these tasks was not written."""
         for task in tasks:
             booked = self._booked.pop(task.id, None)
             if booked is not None:
-                self._give_back(booked[0], task.service_id, booked[1])
-                self._pools.clear()
+                self._give_back(*booked)
+                self._forget_pools()
 
     def pool(self, key: object, admits: Callable[[NodeInfo], bool]) -> list[tuple[int, str]]:
         """Return a heap of (tasks in all, node id) of the nodes that `admits` lets in; `key` names the condition.
@@ -154,6 +203,19 @@ class NodeTable:
             self._pools[key] = heap
         return heap
 
+    def packed(self, key: object, admits: Callable[[NodeInfo], bool]) -> list[Packed]:
+        """As `pool`, with the fullest node first. A booking adds its node anew: an entry that is out of date counts
+        for nothing (`is_current`)."""
+        heap = self._packed.get(key)
+        if heap is None:
+            heap = [_packed(info) for info in self.infos.values() if admits(info)]
+            heapq.heapify(heap)
+            self._packed[key] = heap
+        return heap
+
+    def is_current(self, entry: Packed) -> bool:
+        return entry == _packed(self.infos[entry[2]])
+
     def failing_nodes(self, revision_id: str, now: float) -> list[str]:
         """Return the nodes where this version of a service failed too often lately."""
         failed = self.failing.get(revision_id, ())
@@ -162,7 +224,8 @@ class NodeTable:
     # -- within
 
     def _read_node(self, node: Node, seen: Snapshot) -> None:
-        self.infos[node.id] = NodeInfo(node, node.description.resources)
+        has = node.description.resources
+        self.infos[node.id] = NodeInfo(node, has, pieces=Pieces(has.generic) if has.generic else None)
         for task in seen.tasks_of_node(node.id):
             if holds_resources(task):
                 self._book(task, seen)
@@ -177,36 +240,47 @@ class NodeTable:
             self.nodes_of_service.get(service_id, set()).discard(node_id)
         for revision_id in info.failed_at:
             self.failing.get(revision_id, set()).discard(node_id)
+        self.keepers_away.discard(node_id)
+
+    def _forget_pools(self) -> None:
+        self._pools.clear()
+        self._packed.clear()
 
     def _book(self, task: Task, seen: Snapshot) -> None:
         revision = seen.revision_of(task)
         # A task outlives its revision only when its node is long gone.
         if revision is not None:
-            self._take(task.node_id, task.service_id, revision)
+            self._take(task.node_id, revision, task.assigned_generic)
 
     def _unbook(self, task: Task, seen: Snapshot) -> None:
         revision = seen.revision_of(task)
         if revision is not None:
-            self._give_back(task.node_id, task.service_id, revision)
+            self._give_back(task.node_id, revision, task.assigned_generic)
         elif (info := self.infos.get(task.node_id)) is not None:
             # Deleted in the same entry: count the node's tasks anew.
             self.node_changed(info.node, seen)
 
-    def _take(self, node_id: str, service_id: str, revision: Revision) -> None:
-        info = self.infos.get(node_id)
-        if info is not None:
-            info.take(service_id, revision)
-            nodes = self.nodes_of_service.get(service_id)
-            if nodes is None:
-                self.nodes_of_service[service_id] = {node_id}
-            else:
-                nodes.add(node_id)
-
-    def _give_back(self, node_id: str, service_id: str, revision: Revision) -> None:
+    def _take(self, node_id: str, revision: Revision, pieces: tuple[GenericResource, ...]) -> None:
         info = self.infos.get(node_id)
         if info is None:
             return
-        info.give_back(service_id, revision)
+        info.take(revision.service_id, revision, pieces)
+        nodes = self.nodes_of_service.get(revision.service_id)
+        if nodes is None:
+            self.nodes_of_service[revision.service_id] = {node_id}
+        else:
+            nodes.add(node_id)
+        if info.keeps_away:
+            self.keepers_away.add(node_id)
+
+    def _give_back(self, node_id: str, revision: Revision, pieces: tuple[GenericResource, ...]) -> None:
+        info = self.infos.get(node_id)
+        if info is None:
+            return
+        service_id = revision.service_id
+        info.give_back(service_id, revision, pieces)
+        if not info.keeps_away:
+            self.keepers_away.discard(node_id)
         if service_id not in info.tasks_of_service:
             nodes = self.nodes_of_service[service_id]
             nodes.discard(node_id)
@@ -221,3 +295,7 @@ class NodeTable:
             moments.sort()
             del moments[:-FAILURES_MAX]
             self.failing.setdefault(task.revision_id, set()).add(task.node_id)
+
+
+def _packed(info: NodeInfo) -> Packed:
+    return (-info.fullness, -info.tasks_total, info.node.id)

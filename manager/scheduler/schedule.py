@@ -10,14 +10,18 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from msgspec.structs import replace
+
 from pyswarm.manager.orchestrator.moves import Actor, observe
-from pyswarm.manager.scheduler.filters import admits_by_nature, explain, has_room, refusal
+from pyswarm.manager.scheduler.company import Company, company_for
+from pyswarm.manager.scheduler.filters import admits_by_nature, explain, explain_all, has_room, refusal
 from pyswarm.manager.scheduler.nodes import NodeTable, Rank
+from pyswarm.manager.scheduler.pack import place_packed
 from pyswarm.manager.scheduler.spread import place_spread
 from pyswarm.manager.store.changes import Change, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.model.objects import Revision, Task, TaskStatus
-from pyswarm.proto.model.states import TaskState
+from pyswarm.proto.model.states import PlacementStrategy, TaskState
 
 Placed = tuple[Task, str, str]
 """A task, the id of its node or "", and why it has none."""
@@ -39,53 +43,72 @@ def schedule(seen: Snapshot, waiting: Iterable[Task], *, now: float, table: Node
     # One for all of them: they differ in nothing.
     assigned = TaskStatus(state=TaskState.ASSIGNED, timestamp=now, message="assigned to a node")
     changes: list[Change] = []
-    # Tasks bound to a node (global services) have no choice, so they come first.
-    ordered = sorted((not tasks[0].node_id, revision_id) for revision_id, tasks in groups.items())
-    for _, revision_id in ordered:
-        tasks = groups[revision_id]
-        revision = seen.revision(revision_id)
-        if revision is None:
-            continue  # the service is being removed: its tasks go with it
+    # A group without a revision is of a service that is being removed: its tasks go with it.
+    known = [(r, tasks) for id, tasks in groups.items() if (r := seen.revision(id)) is not None]
+    # The highest priority chooses first; then tasks bound to a node (global services), which have no choice.
+    known.sort(key=lambda group: (-group[0].task_template.placement.priority, not group[1][0].node_id, group[0].id))
+    for revision, tasks in known:
         if len(tasks) > 1:
             tasks.sort(key=lambda t: (t.slot, t.node_id, t.id))
-        for task, node_id, why_not in _placed(tasks, revision, table, now, full):
+        needs_pieces = bool(revision.task_template.resources.reservations.generic)
+        company = company_for(seen, revision, table)
+        for task, node_id, why_not in _placed(tasks, revision, table, now, full, company):
             if node_id:
-                changes.append(Update(observe(task, assigned, by=Actor.SCHEDULER, node_id=node_id)))
+                placed = observe(task, assigned, by=Actor.SCHEDULER, node_id=node_id)
+                if needs_pieces:
+                    placed = replace(placed, assigned_generic=table.pieces_for(task))
+                changes.append(Update(placed))
             elif task.status.err != why_not:
                 changes.append(Update(_refused(task, why_not, now)))
     return Plan(tuple(changes), why=f"placing {sum(map(len, groups.values()))} tasks")
 
 
 def _placed(
-    tasks: Sequence[Task], revision: Revision, table: NodeTable, now: float, full: dict[object, str]
+    tasks: Sequence[Task],
+    revision: Revision,
+    table: NodeTable,
+    now: float,
+    full: dict[object, str],
+    company: Company | None,
 ) -> Iterable[Placed]:
     """Return (task, node id or "", why not) for each task, and book each decision.
 
     `full` remembers, for one call of `schedule`, what nothing is left for: nodes only fill up meanwhile.
     """
     if tasks[0].node_id:
-        return _check_bound(tasks, revision, table)
+        return _check_bound(tasks, revision, table, company)
+    if revision.task_template.placement.strategy is PlacementStrategy.BINPACK:
+        return place_packed(tasks, revision, table, now, company)
     if revision.task_template.placement.preferences:
-        return place_spread(tasks, revision, table, now)
-    return _place(tasks, revision, table, now, full)
+        return place_spread(tasks, revision, table, now, company)
+    return _place(tasks, revision, table, now, full, company)
 
 
-def _check_bound(tasks: Sequence[Task], revision: Revision, table: NodeTable) -> Iterator[Placed]:
+def _check_bound(
+    tasks: Sequence[Task], revision: Revision, table: NodeTable, company: Company | None
+) -> Iterator[Placed]:
     for task in tasks:
         info = table.infos.get(task.node_id)
-        why_not = refusal(info, revision) if info is not None else "its node was removed"
-        if not why_not:
+        why_not = refusal(info, revision, company) if info is not None else "its node was removed"
+        if not why_not and info is not None:
             table.book(task, task.node_id, revision)
+            if company is not None:
+                company.took(info)
         yield task, "" if why_not else task.node_id, explain(Counter({why_not: 1})) if why_not else ""
 
 
 def _place(
-    tasks: Sequence[Task], revision: Revision, table: NodeTable, now: float, full: dict[object, str]
+    tasks: Sequence[Task],
+    revision: Revision,
+    table: NodeTable,
+    now: float,
+    full: dict[object, str],
+    company: Company | None,
 ) -> list[Placed]:
     placement, service_id = revision.task_template.placement, revision.service_id
     nature = (placement.constraints, placement.platforms)
     wants = (nature, revision.task_template.resources.reservations, revision.ports, placement.max_replicas)
-    if not placement.max_replicas and (why_not := full.get(wants)):
+    if not placement.max_replicas and company is None and (why_not := full.get(wants)):
         return [(task, "", why_not) for task in tasks]
     pool = table.pool(nature, lambda info: admits_by_nature(info, revision))
     apart = {*table.nodes_of_service.get(service_id, ()), *table.failing_nodes(revision.id, now)}
@@ -93,12 +116,16 @@ def _place(
     aside: list[str] = []
     placed: list[Placed] = []
     for number, task in enumerate(tasks):
-        node_id = _best(pool, known, apart, aside, revision, table, now)
+        node_id = _best(pool, known, apart, aside, revision, table, now, company)
         if not node_id:
-            why_not = full[wants] = explain(Counter(refusal(info, revision) for info in table.infos.values()))
+            why_not = explain_all(table, revision, company)
+            if company is None:
+                full[wants] = why_not
             placed += [(left, "", why_not) for left in tasks[number:]]
             break
         table.book(task, node_id, revision)
+        if company is not None:
+            company.took(table.infos[node_id])
         placed.append((task, node_id, ""))
         if number + 1 < len(tasks):
             apart.add(node_id)
@@ -124,6 +151,7 @@ def _best(
     revision: Revision,
     table: NodeTable,
     now: float,
+    company: Company | None,
 ) -> str:
     """Return the best node with room, "" when there is none. Nodes taken from the pool go to `aside`."""
     while pool:
@@ -135,7 +163,7 @@ def _best(
             continue
         heapq.heappop(pool)
         aside.append(id)
-        if id not in apart and has_room(info, revision):
+        if id not in apart and has_room(info, revision, company):
             return id
     while known:
         rank = heapq.heappop(known)
@@ -143,7 +171,7 @@ def _best(
         fresh = info.rank(revision.service_id, revision.id, now)
         if fresh != rank:
             heapq.heappush(known, fresh)
-        elif has_room(info, revision):
+        elif has_room(info, revision, company):
             return info.node.id
     return ""
 

@@ -8,15 +8,16 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from pyswarm.manager.scheduler.company import Company, label_value
 from pyswarm.manager.scheduler.filters import explain, refusal
-from pyswarm.manager.scheduler.nodes import NodeInfo, NodeTable, Rank
+from pyswarm.manager.scheduler.nodes import NodeTable, Rank
 from pyswarm.proto.model.objects import Revision, Task
 
 Branch = tuple[str, ...]
 
 
 def place_spread(
-    tasks: Sequence[Task], revision: Revision, table: NodeTable, now: float
+    tasks: Sequence[Task], revision: Revision, table: NodeTable, now: float, company: Company | None
 ) -> Iterator[tuple[Task, str, str]]:
     """Yield (task, node id or "", why not) and book each decision."""
     preferences, service_id = revision.task_template.placement.preferences, revision.service_id
@@ -24,10 +25,10 @@ def place_spread(
     branches: dict[Branch, list[Rank]] = {}
     load: Counter[Branch] = Counter()
     for info in table.infos.values():
-        branch = tuple(_label(info, key) for key in preferences)
+        branch = tuple(label_value(info, key) for key in preferences)
         for depth in range(1, len(branch) + 1):
             load[branch[:depth]] += info.tasks_of_service.get(service_id, 0)
-        why_not = refusal(info, revision)
+        why_not = refusal(info, revision, company)
         if why_not:
             refusals[why_not] += 1
         else:
@@ -42,22 +43,17 @@ def place_spread(
             best = heapq.heappop(heap)[3]
             info = table.infos[best]
             # Its last task may have filled it up.
-            why_not = refusal(info, revision)
+            why_not = refusal(info, revision, company)
             if why_not:
                 refusals[why_not] += 1
             else:
                 node_id = best
                 table.book(task, node_id, revision)
+                if company is not None:
+                    company.took(info)
                 heapq.heappush(heap, info.rank(service_id, revision.id, now))
                 for depth in range(1, len(branch) + 1):
                     load[branch[:depth]] += 1
             if not heap:
                 del branches[branch]
         yield task, node_id, "" if node_id else explain(refusals)
-
-
-def _label(info: NodeInfo, key: str) -> str:
-    """The value of a label, the empty string being a branch of its own."""
-    if key.startswith("engine.labels."):
-        return info.node.description.engine_labels.get(key.removeprefix("engine.labels."), "")
-    return info.node.spec.labels.get(key.removeprefix("node.labels."), "")

@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import Final
 
+from pyswarm.proto.codec.affinity import parse_affinity
 from pyswarm.proto.codec.constraint import parse_constraint, parse_preference
+from pyswarm.proto.codec.generic_resources import parse_reservation
 from pyswarm.proto.codec.problems import Problem, caught, negative, raise_if_any
 from pyswarm.proto.codec.validate_container import container_problems
 from pyswarm.proto.model.resources import ResourceRequirements, Resources
 from pyswarm.proto.model.spec import (
     MODES,
+    PRIORITY_MAX,
     ClusterSpec,
     EndpointSpec,
     NodeSpec,
@@ -25,7 +28,7 @@ from pyswarm.proto.model.spec import (
     ServiceSpec,
     UpdateConfig,
 )
-from pyswarm.proto.model.states import FailureAction, PublishMode
+from pyswarm.proto.model.states import FailureAction, PlacementStrategy, PublishMode
 
 MAX_NAME_LENGTH: Final = 63
 MIN_NANO_CPUS: Final = 1_000_000
@@ -95,8 +98,13 @@ def _label_problems(labels: Mapping[str, str]) -> Iterator[Problem]:
 def _requirement_problems(requirements: ResourceRequirements) -> Iterator[Problem]:
     yield from _resource_problems("limit", requirements.limits)
     yield from _resource_problems("reservation", requirements.reservations)
-    if requirements.reservations.pids:
-        yield Problem("process numbers cannot be reserved", "Set a pids limit instead.")
+    if requirements.limits.generic:
+        yield Problem("generic resources cannot be limited", "Reserve them.")
+    kinds = [need.kind for need in requirements.reservations.generic]
+    for need in requirements.reservations.generic:
+        yield from caught(parse_reservation, f"{need.kind}={need.name or need.count}")
+        if kinds.count(need.kind) > 1:
+            yield Problem(f"generic resource {need.kind} is reserved twice", "Add the numbers up.")
 
 
 def _resource_problems(what: str, resources: Resources) -> Iterator[Problem]:
@@ -119,6 +127,15 @@ def _placement_problems(placement: Placement) -> Iterator[Problem]:
         yield from caught(parse_constraint, constraint)
     for preference in placement.preferences:
         yield from caught(parse_preference, preference)
+    for affinity in placement.affinities:
+        yield from caught(parse_affinity, affinity)
+    yield from _unset("placement strategy", placement.strategy)
+    if placement.strategy is PlacementStrategy.BINPACK and placement.preferences:
+        yield Problem(
+            "spreading over labels does not go with bin packing", "Leave the preferences out, or the strategy."
+        )
+    if abs(placement.priority) > PRIORITY_MAX:
+        yield Problem(f"the priority is {placement.priority}", f"Give one from -{PRIORITY_MAX} to {PRIORITY_MAX}.")
     yield from negative("max replicas per node", placement.max_replicas)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from pyswarm.proto.model.resources import Platform, Resources
+from pyswarm.proto.model.resources import GenericResource, Platform, Resources
 from pyswarm.proto.model.spec import (
     ClusterSpec,
     ConfigSpec,
@@ -120,6 +120,7 @@ class Task(Struct, frozen=True, omit_defaults=True, gc=False, tag="task"):
     start_after: float = 0.0
     why: str = ""
     job_iteration: int = 0
+    assigned_generic: tuple[GenericResource, ...] = ()
 
     @property
     def state(self) -> TaskState:

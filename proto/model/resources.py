@@ -8,23 +8,39 @@ class Platform(Struct, frozen=True, omit_defaults=True, gc=False):
     os: str = ""
 
 
+class GenericResource(Struct, frozen=True, omit_defaults=True, gc=False):
+    """`count` of a kind of thing, or with a `name` the one piece that is called so. A reservation only counts."""
+
+    kind: str
+    count: int = 0
+    name: str = ""
+
+
 class Resources(Struct, frozen=True, omit_defaults=True, gc=False):
     nano_cpus: int = 0
     memory_bytes: int = 0
     pids: int = 0
+    generic: tuple[GenericResource, ...] = ()
+    """Left out of the arithmetic: which pieces a task got is its own (scheduler/generic.py)."""
 
     def __add__(self, other: "Resources") -> "Resources":
         if other == NO_RESOURCES:
             return self
         return Resources(
-            self.nano_cpus + other.nano_cpus, self.memory_bytes + other.memory_bytes, self.pids + other.pids
+            self.nano_cpus + other.nano_cpus,
+            self.memory_bytes + other.memory_bytes,
+            self.pids + other.pids,
+            self.generic,
         )
 
     def __sub__(self, other: "Resources") -> "Resources":
         if other == NO_RESOURCES:
             return self
         return Resources(
-            self.nano_cpus - other.nano_cpus, self.memory_bytes - other.memory_bytes, self.pids - other.pids
+            self.nano_cpus - other.nano_cpus,
+            self.memory_bytes - other.memory_bytes,
+            self.pids - other.pids,
+            self.generic,
         )
 
 

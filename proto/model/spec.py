@@ -14,6 +14,7 @@ from pyswarm.proto.model.states import (
     Availability,
     FailureAction,
     MountType,
+    PlacementStrategy,
     PublishMode,
     RestartCondition,
     Role,
@@ -94,11 +95,22 @@ class RestartPolicy(Struct, frozen=True, omit_defaults=True, gc=False):
     window_seconds: float = 0.0
 
 
+PRIORITY_MAX = 1000
+"""A placement's priority lies between minus this and this."""
+
+
 class Placement(Struct, frozen=True, omit_defaults=True, gc=False):
+    """`affinities` name services to be near to or away from (proto/codec/affinity.py). Of tasks that wait at the same
+    time, those of the highest `priority` choose first; nobody is moved for them.
+    """
+
     constraints: tuple[str, ...] = ()
     preferences: tuple[str, ...] = ()
     max_replicas: int = 0
     platforms: tuple[Platform, ...] = ()
+    affinities: tuple[str, ...] = ()
+    strategy: PlacementStrategy = PlacementStrategy.SPREAD
+    priority: int = 0
 
 
 class TaskSpec(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -81,6 +81,14 @@ class PublishMode(IntEnum):
     HOST = 2
 
 
+class PlacementStrategy(IntEnum):
+    """Which of the nodes that fit a task gets: the emptiest, or the fullest."""
+
+    UNSET = 0
+    SPREAD = 1
+    BINPACK = 2
+
+
 class MountType(IntEnum):
     UNSET = 0
     BIND = 1

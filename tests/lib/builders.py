@@ -11,6 +11,7 @@ from itertools import count
 
 from msgspec.structs import replace
 
+from pyswarm.proto.codec.generic_resources import parse_inventory
 from pyswarm.proto.model.objects import (
     Cluster,
     JoinTokens,
@@ -25,7 +26,7 @@ from pyswarm.proto.model.objects import (
     TaskStatus,
     revision_id,
 )
-from pyswarm.proto.model.resources import Platform, ResourceRequirements, Resources
+from pyswarm.proto.model.resources import GenericResource, Platform, ResourceRequirements, Resources
 from pyswarm.proto.model.spec import (
     ClusterSpec,
     ContainerSpec,
@@ -43,7 +44,15 @@ from pyswarm.proto.model.spec import (
     TaskSpec,
     UpdateConfig,
 )
-from pyswarm.proto.model.states import Availability, NodeState, PublishMode, Reachability, Role, TaskState
+from pyswarm.proto.model.states import (
+    Availability,
+    NodeState,
+    PlacementStrategy,
+    PublishMode,
+    Reachability,
+    Role,
+    TaskState,
+)
 
 GIB = 1024**3
 
@@ -89,6 +98,8 @@ def a_node(
     hostname: str | None = None,
     cpus: float = 4,
     memory_bytes: int = 8 * GIB,
+    pids: int = 0,
+    generic: tuple[str, ...] = (),
     addr: str = "",
     version: int = 1,
 ) -> Node:
@@ -99,7 +110,9 @@ def a_node(
         description=NodeDescription(
             hostname=id if hostname is None else hostname,
             platform=Platform("x86_64", "linux"),
-            resources=Resources(nano_cpus=round(cpus * 1e9), memory_bytes=memory_bytes),
+            resources=Resources(
+                nano_cpus=round(cpus * 1e9), memory_bytes=memory_bytes, pids=pids, generic=parse_inventory(generic)
+            ),
             engine_labels=dict(engine_labels or {}),
         ),
         status=NodeStatus(state=state, addr=addr),
@@ -122,6 +135,12 @@ def a_service_spec(
     max_replicas: int = 0,
     reserve_cpus: float = 0,
     reserve_memory_bytes: int = 0,
+    reserve_pids: int = 0,
+    reserve_generic: Mapping[str, int] | None = None,
+    affinities: tuple[str, ...] = (),
+    preferences: tuple[str, ...] = (),
+    strategy: PlacementStrategy = PlacementStrategy.SPREAD,
+    priority: int = 0,
     limits: Resources = Resources(),  # noqa: B008 - immutable
     ports: tuple[PortConfig, ...] = (),
     restart: RestartPolicy = RestartPolicy(),  # noqa: B008 - immutable
@@ -139,10 +158,23 @@ def a_service_spec(
         task_template=TaskSpec(
             container_spec=replace(container, image=container.image or image) if container else ContainerSpec(image),
             resources=ResourceRequirements(
-                limits, Resources(nano_cpus=round(reserve_cpus * 1e9), memory_bytes=reserve_memory_bytes)
+                limits,
+                Resources(
+                    nano_cpus=round(reserve_cpus * 1e9),
+                    memory_bytes=reserve_memory_bytes,
+                    pids=reserve_pids,
+                    generic=tuple(GenericResource(kind, n) for kind, n in (reserve_generic or {}).items()),
+                ),
             ),
             restart_policy=restart,
-            placement=Placement(constraints=constraints, max_replicas=max_replicas),
+            placement=Placement(
+                constraints=constraints,
+                max_replicas=max_replicas,
+                affinities=affinities,
+                preferences=preferences,
+                strategy=strategy,
+                priority=priority,
+            ),
         ),
         mode=mode,
         update_config=update,

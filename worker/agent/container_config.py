@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from pyswarm.proto.codec.messages import to_message
 from pyswarm.proto.codec.placeholders import filled_in
 from pyswarm.proto.model.objects import NodeDescription
+from pyswarm.proto.model.resources import GenericResource
 from pyswarm.proto.model.spec import ContainerSpec, Mount
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2
@@ -34,7 +35,7 @@ def container_config(
         image=spec.image,
         entrypoint=spec.command,
         args=spec.args,
-        env=spec.env,
+        env=(*spec.env, *_resource_variables(task.assigned_generic)),
         dir=spec.dir,
         user=spec.user,
         hostname=spec.hostname or task.id[:12],
@@ -49,6 +50,14 @@ def container_config(
         stop_signal=spec.stop_signal,
         stop_grace_period_seconds=spec.stop_grace_period_seconds,
     )
+
+
+def _resource_variables(pieces: Sequence[GenericResource]) -> tuple[str, ...]:
+    """Return which generic resources the task got, as Docker tells it: DOCKER_RESOURCE_GPU=GPU-7a1c,GPU-99e0."""
+    by_kind: dict[str, list[str]] = {}
+    for piece in pieces:
+        by_kind.setdefault(piece.kind, []).append(piece.name or str(piece.count))
+    return tuple(f"DOCKER_RESOURCE_{kind.upper()}={','.join(names)}" for kind, names in sorted(by_kind.items()))
 
 
 def with_values(accepted: Accepted, node_id: str, node: NodeDescription) -> ContainerSpec:

@@ -13,6 +13,8 @@ from pyswarm.manager.cli.flags.types import (
     COUNT,
     CPUS,
     DURATION,
+    PLACEMENT_STRATEGY,
+    PRIORITY,
     RATIO,
     RESTART_CONDITION,
     ROLLBACK_FAILURE_ACTION,
@@ -54,6 +56,9 @@ _SHARED: tuple[Decorator, ...] = (
     _one("--limit-pids", kind=COUNT, text="Limit the number of processes (0: no limit)"),
     _one("--reserve-cpu", kind=CPUS, text="Reserve CPUs"),
     _one("--reserve-memory", kind=BYTES, text="Reserve memory"),
+    _one("--reserve-pids", kind=COUNT, text="Reserve a number of processes"),
+    _one("--strategy", kind=PLACEMENT_STRATEGY, text="Take the emptiest or the fullest node that fits (spread)"),
+    _one("--priority", kind=PRIORITY, text="Of tasks that wait for a node, the highest chooses first (0)"),
     _one("--replicas-max-per-node", kind=COUNT, text="Maximum number of tasks per node (0: no limit)"),
     _one("--restart-condition", kind=RESTART_CONDITION, text="Restart when the condition is met (any)"),
     _one("--restart-delay", kind=DURATION, text="Delay between restart attempts (5s)"),
@@ -91,6 +96,8 @@ _CREATE: tuple[Decorator, ...] = (
     _many("--config", text="Give tasks a config", metavar="NAME or source=…,target=…,uid=…,gid=…,mode=…"),
     _many("-p", "--publish", text="Publish a port", metavar="[PUBLISHED:]TARGET[/PROTOCOL]"),
     _many("--constraint", text="Placement constraints", metavar="node.labels.NAME==VALUE"),
+    _many("--affinity", text="Be near to (==) or away from (!=) a service", metavar="service!=NAME[@node.labels.NAME]"),
+    _many("--generic-resource", text="Reserve generic resources", metavar="KIND=NUMBER"),
     _many("--placement-pref", text="Placement preferences", metavar="spread=node.labels.NAME"),
 )
 
@@ -115,6 +122,10 @@ _UPDATE: tuple[Decorator, ...] = (
     _many("--publish-rm", text="Remove a published port by its target port", metavar="TARGET[/PROTOCOL]"),
     _many("--constraint-add", text="Add a placement constraint", metavar="CONSTRAINT"),
     _many("--constraint-rm", text="Remove a placement constraint", metavar="CONSTRAINT"),
+    _many("--affinity-add", text="Add an affinity", metavar="AFFINITY"),
+    _many("--affinity-rm", text="Remove an affinity", metavar="AFFINITY"),
+    _many("--generic-resource-add", text="Add or change a reserved generic resource", metavar="KIND=NUMBER"),
+    _many("--generic-resource-rm", text="Remove a reserved generic resource", metavar="KIND"),
     _many("--placement-pref-add", text="Add a placement preference", metavar="spread=…"),
     _many("--placement-pref-rm", text="Remove a placement preference", metavar="spread=…"),
 )

@@ -18,6 +18,7 @@ from pyswarm.manager.cli.flags.values import (
     parse_publish,
     parse_secret,
 )
+from pyswarm.proto.codec.generic_resources import parse_reservation
 from pyswarm.proto.codec.ports import parse_short_port
 from pyswarm.proto.errors import InvalidArgument
 from pyswarm.proto.model.resources import ResourceRequirements, Resources
@@ -60,12 +61,15 @@ def new_spec(
     placement = Placement(
         constraints=tuple(flags.get("constraint", ())),
         preferences=tuple(parse_preference(text) for text in flags.get("placement_pref", ())),
+        affinities=tuple(flags.get("affinity", ())),
     )
+    generic = tuple(parse_reservation(text) for text in flags.get("generic_resource", ()))
+    resources = ResourceRequirements(reservations=Resources(generic=generic))
     ports = tuple(port for text in flags.get("publish", ()) for port in parse_publish(text))
     spec = ServiceSpec(
         name=name,
         labels=parse_labels(flags.get("label", ())),
-        task_template=TaskSpec(container_spec=container, placement=placement),
+        task_template=TaskSpec(container_spec=container, resources=resources, placement=placement),
         mode=_new_mode(flags),
         endpoint_spec=EndpointSpec(ports=ports),
     )
@@ -106,6 +110,7 @@ def changed_spec(spec: ServiceSpec, flags: Flags, environment: Mapping[str, str]
     placement = replace(
         template.placement,
         constraints=_listed(template.placement.constraints, flags, "constraint"),
+        affinities=_listed(template.placement.affinities, flags, "affinity"),
         preferences=_merged(
             template.placement.preferences,
             [parse_preference(text) for text in flags.get("placement_pref_add", ())],
@@ -113,9 +118,17 @@ def changed_spec(spec: ServiceSpec, flags: Flags, environment: Mapping[str, str]
             lambda key: key,
         ),
     )
+    reserved = template.resources.reservations
+    generic = _merged(
+        reserved.generic,
+        [parse_reservation(text) for text in flags.get("generic_resource_add", ())],
+        [text.partition("=")[0] for text in flags.get("generic_resource_rm", ())],
+        lambda need: need.kind,
+    )
     template = replace(
         template,
         container_spec=container,
+        resources=replace(template.resources, reservations=replace(reserved, generic=generic)),
         placement=placement,
         force_update=template.force_update + (1 if flags.get("force") else 0),
     )
@@ -202,6 +215,7 @@ def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
             template.resources.reservations,
             nano_cpus=flags.get("reserve_cpu"),
             memory_bytes=flags.get("reserve_memory"),
+            pids=flags.get("reserve_pids"),
         ),
     )
     restart = _given(
@@ -218,7 +232,12 @@ def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
             container_spec=container,
             resources=resources,
             restart_policy=restart,
-            placement=_given(template.placement, max_replicas=flags.get("replicas_max_per_node")),
+            placement=_given(
+                template.placement,
+                max_replicas=flags.get("replicas_max_per_node"),
+                strategy=flags.get("strategy"),
+                priority=flags.get("priority"),
+            ),
         ),
         update_config=_update_config(spec.update_config, flags, "update"),
         rollback_config=_update_config(spec.rollback_config, flags, "rollback"),

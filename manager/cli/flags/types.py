@@ -7,7 +7,14 @@ import click
 
 from pyswarm.proto.codec.units import parse_bytes, parse_duration, parse_nano_cpus
 from pyswarm.proto.errors import InvalidArgument
-from pyswarm.proto.model.states import Availability, FailureAction, RestartCondition, Role, UpdateOrder
+from pyswarm.proto.model.states import (
+    Availability,
+    FailureAction,
+    PlacementStrategy,
+    RestartCondition,
+    Role,
+    UpdateOrder,
+)
 
 T = TypeVar("T")
 
@@ -50,6 +57,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _priority(text: str) -> int:
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+        raise InvalidArgument(f'"{text}" is not a whole number')
+    return int(text)
+
+
 def _ratio(text: str) -> float:
     try:
         ratio = float(text)
@@ -65,6 +79,8 @@ BYTES = Parsed("bytes", parse_bytes)
 RATIO = Parsed("ratio", _ratio)
 CPUS = Parsed("decimal", parse_nano_cpus)
 COUNT = Parsed("count", _count)
+PRIORITY = Parsed("number", _priority)
+PLACEMENT_STRATEGY = OneOf("strategy", {"spread": PlacementStrategy.SPREAD, "binpack": PlacementStrategy.BINPACK})
 AVAILABILITY = OneOf(
     "availability", {"active": Availability.ACTIVE, "pause": Availability.PAUSE, "drain": Availability.DRAIN}
 )

@@ -18,7 +18,7 @@ from pyswarm.proto.model.spec import (
     TaskSpec,
     UpdateConfig,
 )
-from pyswarm.proto.model.states import UpdateState
+from pyswarm.proto.model.states import PlacementStrategy, UpdateState
 
 Json = dict[str, Any]
 
@@ -151,6 +151,9 @@ def _template(template: TaskSpec) -> Json:
                     "Constraints": list(placement.constraints),
                     "Preferences": [{"Spread": {"SpreadDescriptor": key}} for key in placement.preferences],
                     "MaxReplicas": placement.max_replicas,
+                    "Affinities": list(placement.affinities),
+                    "Strategy": "binpack" if placement.strategy is PlacementStrategy.BINPACK else "",
+                    "Priority": placement.priority,
                 }
             ),
             "ForceUpdate": template.force_update,
@@ -235,7 +238,17 @@ def _ports(ports: Sequence[PortConfig]) -> list[Json]:
 
 def _resources(resources: Resources) -> Json:
     return _without_empty(
-        {"NanoCPUs": resources.nano_cpus, "MemoryBytes": resources.memory_bytes, "Pids": resources.pids}
+        {
+            "NanoCPUs": resources.nano_cpus,
+            "MemoryBytes": resources.memory_bytes,
+            "Pids": resources.pids,
+            "GenericResources": [
+                {"NamedResourceSpec": {"Kind": piece.kind, "Value": piece.name}}
+                if piece.name
+                else {"DiscreteResourceSpec": {"Kind": piece.kind, "Value": piece.count}}
+                for piece in resources.generic
+            ],
+        }
     )
 
 

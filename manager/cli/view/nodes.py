@@ -2,6 +2,7 @@
 
 from pyswarm.manager.cli.view.facts import render_facts, rfc3339
 from pyswarm.manager.cli.view.table import Column, Row, column
+from pyswarm.proto.codec.generic_resources import as_text
 from pyswarm.proto.codec.units import format_bytes, format_nano_cpus
 from pyswarm.proto.model.objects import Node
 from pyswarm.proto.model.states import Reachability
@@ -76,7 +77,12 @@ def node_pretty(node: Node) -> str:
             ),
             (
                 "Resources",
-                {"CPUs": format_nano_cpus(resources.nano_cpus), "Memory": format_bytes(resources.memory_bytes)},
+                {
+                    "CPUs": format_nano_cpus(resources.nano_cpus),
+                    "Memory": format_bytes(resources.memory_bytes),
+                    "Processes": str(resources.pids or ""),
+                    "Generic": ", ".join(map(as_text, resources.generic)),
+                },
             ),
             ("Engine Version", description.engine_version),
             ("Engine Labels", dict(sorted(description.engine_labels.items()))),

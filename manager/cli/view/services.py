@@ -9,11 +9,12 @@ from pyswarm.manager.cli.view.human import ago
 from pyswarm.manager.cli.view.ports import ports_text
 from pyswarm.manager.cli.view.table import Row, column
 from pyswarm.manager.cli.view.tasks import SHORT_ID
+from pyswarm.proto.codec.generic_resources import as_text
 from pyswarm.proto.codec.units import format_bytes, format_duration, format_nano_cpus
 from pyswarm.proto.model.objects import Service
 from pyswarm.proto.model.resources import Resources
 from pyswarm.proto.model.spec import PortConfig, ServiceSpec, UpdateConfig
-from pyswarm.proto.model.states import UpdateState
+from pyswarm.proto.model.states import PlacementStrategy, UpdateState
 
 SERVICE_COLUMNS = (
     column("ID", "ID"),
@@ -83,6 +84,9 @@ def service_pretty(service: Service, *, now: float) -> str:
                 "Constraints": ", ".join(placement.constraints),
                 "Preferences": ", ".join(f"spread={p}" for p in placement.preferences),
                 "Max Replicas Per Node": str(placement.max_replicas or ""),
+                "Affinities": ", ".join(placement.affinities),
+                "Strategy": "binpack" if placement.strategy is PlacementStrategy.BINPACK else "",
+                "Priority": str(placement.priority or ""),
             },
         ),
         ("UpdateConfig", {} if spec.mode.is_job else _update_config(spec.update_config)),
@@ -166,6 +170,7 @@ def _resources(resources: Resources) -> str:
         f"{format_nano_cpus(resources.nano_cpus)} CPUs" if resources.nano_cpus else "",
         f"{format_bytes(resources.memory_bytes)} memory" if resources.memory_bytes else "",
         f"{resources.pids} processes" if resources.pids else "",
+        *map(as_text, resources.generic),
     ]
     return ", ".join(part for part in parts if part)
 

@@ -6,6 +6,8 @@ from pyswarm.proto.codec.stack_file.document import Table, failure
 from pyswarm.proto.codec.stack_file.reader import Section
 from pyswarm.proto.codec.stack_file.vocabulary import (
     DEPLOY,
+    DISCRETE_RESOURCE,
+    GENERIC_RESOURCE,
     LIMITS,
     PLACEMENT,
     PREFERENCE,
@@ -14,9 +16,10 @@ from pyswarm.proto.codec.stack_file.vocabulary import (
     RESTART_POLICY,
     UPDATE_CONFIG,
 )
-from pyswarm.proto.model.resources import ResourceRequirements, Resources
+from pyswarm.proto.model.resources import GenericResource, ResourceRequirements, Resources
 from pyswarm.proto.model.spec import (
     MODES,
+    PRIORITY_MAX,
     GlobalJob,
     GlobalMode,
     Placement,
@@ -26,7 +29,7 @@ from pyswarm.proto.model.spec import (
     ServiceMode,
     UpdateConfig,
 )
-from pyswarm.proto.model.states import FailureAction, RestartCondition, UpdateOrder
+from pyswarm.proto.model.states import FailureAction, PlacementStrategy, RestartCondition, UpdateOrder
 
 _MODES = {name: name for name in MODES}
 _CONDITIONS = {
@@ -40,6 +43,7 @@ _ACTIONS = {
     "rollback": FailureAction.ROLLBACK,
 }
 _ROLLBACK_ACTIONS = {name: action for name, action in _ACTIONS.items() if name != "rollback"}
+_STRATEGIES = {"spread": PlacementStrategy.SPREAD, "binpack": PlacementStrategy.BINPACK}
 _ORDERS = {"stop-first": UpdateOrder.STOP_FIRST, "start-first": UpdateOrder.START_FIRST}
 
 
@@ -96,8 +100,26 @@ def _resources(deploy: Section, warnings: list[str]) -> ResourceRequirements:
     reservations.check_keys(RESERVATIONS, warnings)
     return ResourceRequirements(
         limits=Resources(limits.cpus("cpus"), limits.size("memory"), limits.whole("pids")),
-        reservations=Resources(reservations.cpus("cpus"), reservations.size("memory")),
+        reservations=Resources(
+            reservations.cpus("cpus"),
+            reservations.size("memory"),
+            reservations.whole("pids"),
+            _generic_resources(reservations, warnings),
+        ),
     )
+
+
+def _generic_resources(reservations: Section, warnings: list[str]) -> tuple[GenericResource, ...]:
+    found = []
+    for item in reservations.items("generic_resources"):
+        if not isinstance(item, Table):
+            raise reservations.wrong("generic_resources", item, "a list of `discrete_resource_spec: {kind, value}`")
+        entry = Section(item, reservations.name("generic_resources"))
+        entry.check_keys(GENERIC_RESOURCE, warnings)
+        discrete = entry.section("discrete_resource_spec")
+        discrete.check_keys(DISCRETE_RESOURCE, warnings)
+        found.append(GenericResource(discrete.text("kind"), discrete.whole("value", 1)))
+    return tuple(found)
 
 
 def _restart_policy(deploy: Section, warnings: list[str]) -> RestartPolicy:
@@ -126,6 +148,9 @@ def _placement(deploy: Section, warnings: list[str]) -> Placement:
         constraints=placement.texts("constraints"),
         preferences=tuple(preferences),
         max_replicas=placement.whole("max_replicas_per_node"),
+        affinities=placement.texts("affinities"),
+        strategy=placement.choice("strategy", _STRATEGIES, Placement().strategy),
+        priority=placement.whole("priority", least=-PRIORITY_MAX),
     )
 
 

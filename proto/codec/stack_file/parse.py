@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from pyswarm.proto.codec.affinity import with_stack_name
 from pyswarm.proto.codec.problems import raise_if_any
 from pyswarm.proto.codec.stack_file.document import Node, Scalar, Table, failure, parse_document
 from pyswarm.proto.codec.stack_file.interpolation import Interpolation
@@ -95,8 +97,21 @@ def _service(
     spec, warnings = service_of(
         section, name=name, stack=stack, environment=environment, secrets=secrets, configs=configs
     )
+    spec = _with_stack_names(spec, stack, frozenset(services.table.entries), section)
     try:
         raise_if_any(section.path, service_problems(spec))
     except InvalidArgument as error:
         raise failure(services.table.keys[name], error.message, error.remedy) from error
     return spec, warnings
+
+
+def _with_stack_names(spec: ServiceSpec, stack: str, names: frozenset[str], section: Section) -> ServiceSpec:
+    placement = spec.task_template.placement
+    if not placement.affinities:
+        return spec
+    try:
+        affinities = tuple(with_stack_name(text, stack=stack, services=names) for text in placement.affinities)
+    except InvalidArgument as error:
+        raise failure(section.place, f"{section.path}: {error.message}", error.remedy) from error
+    template = replace(spec.task_template, placement=replace(placement, affinities=affinities))
+    return replace(spec, task_template=template)

@@ -118,9 +118,16 @@ DEPLOY = Vocabulary(
 )
 RESOURCES = Vocabulary(frozenset({"limits", "reservations"}))
 LIMITS = Vocabulary(frozenset({"cpus", "memory", "pids"}))
-RESERVATIONS = Vocabulary(frozenset({"cpus", "memory"}), refused={"generic_resources": _LATER, "devices": _LATER})
+RESERVATIONS = Vocabulary(
+    frozenset({"cpus", "memory", "pids", "generic_resources"}),
+    refused={"devices": "Reserve generic_resources, which nodes list in their config.toml."},
+)
+GENERIC_RESOURCE = Vocabulary(frozenset({"discrete_resource_spec"}))
+DISCRETE_RESOURCE = Vocabulary(frozenset({"kind", "value"}))
 RESTART_POLICY = Vocabulary(frozenset({"condition", "delay", "max_attempts", "window"}))
-PLACEMENT = Vocabulary(frozenset({"constraints", "preferences", "max_replicas_per_node"}))
+PLACEMENT = Vocabulary(
+    frozenset({"constraints", "preferences", "max_replicas_per_node", "affinities", "strategy", "priority"})
+)
 PREFERENCE = Vocabulary(frozenset({"spread"}))
 UPDATE_CONFIG = Vocabulary(
     frozenset({"parallelism", "delay", "failure_action", "monitor", "max_failure_ratio", "order"})

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from pyswarm.proto.codec.constraint import Constraint, parse_constraint, parse_preference
 from pyswarm.proto.codec.validate import validate_cluster_spec, validate_node_spec, validate_service_spec
 from pyswarm.proto.errors import InvalidArgument, InvalidReference
-from pyswarm.proto.model.resources import ResourceRequirements, Resources
+from pyswarm.proto.model.resources import GenericResource, ResourceRequirements, Resources
 from pyswarm.proto.model.spec import (
     ClusterSpec,
     ContainerSpec,
@@ -19,6 +19,7 @@ from pyswarm.proto.model.spec import (
     GlobalMode,
     Mount,
     NodeSpec,
+    Placement,
     PortConfig,
     ReplicatedJob,
     ReplicatedMode,
@@ -31,6 +32,7 @@ from pyswarm.proto.model.states import (
     Availability,
     FailureAction,
     MountType,
+    PlacementStrategy,
     PublishMode,
     RestartCondition,
     Role,
@@ -48,6 +50,11 @@ def with_resources(*, limits: Resources = Resources(), reservations: Resources =
     spec = a_service_spec()
     requirements = ResourceRequirements(limits, reservations)
     return replace(spec, task_template=replace(spec.task_template, resources=requirements))
+
+
+def with_placement(**fields: Any) -> ServiceSpec:
+    spec = a_service_spec()
+    return replace(spec, task_template=replace(spec.task_template, placement=Placement(**fields)))
 
 
 def with_image(image: str) -> ServiceSpec:
@@ -94,7 +101,17 @@ BAD: list[tuple[str, ServiceSpec]] = [
     ("CPU reservation is -1", with_resources(reservations=Resources(nano_cpus=-(10**9)))),
     ("memory reservation is 1000 bytes", with_resources(reservations=Resources(memory_bytes=1000))),
     ("pids limit is -1", with_resources(limits=Resources(pids=-1))),
-    ("cannot be reserved", with_resources(reservations=Resources(pids=1))),
+    ("is reserved twice", with_resources(reservations=Resources(generic=(GenericResource("gpu", 1),) * 2))),
+    ("cannot be limited", with_resources(limits=Resources(generic=(GenericResource("gpu", 1),)))),
+    ("is not a number of pieces", with_resources(reservations=Resources(generic=(GenericResource("gpu", name="a"),)))),
+    ("is no affinity", with_placement(affinities=("web",))),
+    ("has no 'node'", with_placement(affinities=("node==web",))),
+    ("names no label", with_placement(affinities=("service==web@zone",))),
+    (
+        "does not go with bin packing",
+        with_placement(strategy=PlacementStrategy.BINPACK, preferences=("node.labels.zone",)),
+    ),
+    ("the priority is 5000", with_placement(priority=5000)),
     ("neither == nor !=", a_service_spec(constraints=("node.role=manager",))),
     ("has no 'node.colour'", a_service_spec(constraints=("node.colour==red",))),
     ("max replicas per node is -1", a_service_spec(max_replicas=-1)),
