@@ -5,11 +5,13 @@ barrier, so they see every write acknowledged before them. All methods but `Watc
 leader; `proto/rpc/forward.py` brings them there.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
+from pyswarm.manager.api.explain import explain, explanation_message
 from pyswarm.manager.api.payloads import PayloadMethods, config_spec, secret_spec
 from pyswarm.manager.api.selection import find_nodes, find_services, in_stack, one_node, one_service
 from pyswarm.manager.api.watch import watch_events
@@ -228,6 +230,13 @@ class ControlServicer(PayloadMethods, control_pb2_grpc.ControlServicer):
 
         await self._writer.update(remove)
         return pb.RemoveStackResponse(changes=_stack_changes(outcome))
+
+    async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.Explanation:
+        seen = await self._read()
+        commits = [(commit.version, commit.events) for commit in self._store.history()]
+        # It walks over all nodes and tasks: nothing to keep the event loop waiting for.
+        found = await asyncio.to_thread(explain, seen, request.name, commits)
+        return explanation_message(found, seen.version)
 
     async def Backup(self, request: pb.BackupRequest, context: Any) -> AsyncIterator[pb.BackupMessage]:
         await self._consensus.read_barrier()

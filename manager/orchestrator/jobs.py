@@ -61,13 +61,14 @@ def _kept(seen: Snapshot, service: Service, task: Task) -> Task:
     """Return the task as it is to be: told to stop when it is of an earlier run, or may not stay where it is."""
     is_surplus = task.job_iteration != service.job_status.iteration or not _is_wanted_slot(service, task)
     if is_surplus or (task.is_wanted and task.state.is_terminal):
-        return desire(task, TaskState.SHUTDOWN) if task.state is not TaskState.COMPLETE or is_surplus else task
+        why = f"run {service.job_status.iteration} of the job has begun" if is_surplus else "it has ended"
+        return desire(task, TaskState.SHUTDOWN, why) if task.state is not TaskState.COMPLETE or is_surplus else task
     if not task.is_live:
         return task
     revision = seen.revision_of(task)
     template = revision.task_template if revision is not None else service.spec.task_template
     why = reason_to_leave(task, seen.node(task.node_id), template.placement)
-    return desire(task, TaskState.SHUTDOWN) if why else task
+    return desire(task, TaskState.SHUTDOWN, why) if why else task
 
 
 def _is_wanted_slot(service: Service, task: Task) -> bool:

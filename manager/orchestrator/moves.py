@@ -70,6 +70,11 @@ def observe(task: Task, status: TaskStatus, *, by: Actor, node_id: str | None = 
     return replace(task, status=status) if node_id is None else replace(task, status=status, node_id=node_id)
 
 
-def desire(task: Task, state: TaskState) -> Task:
-    """Return the task with a desired state at least as high as `state`: wishes only grow."""
-    return task if task.desired_state >= state else replace(task, desired_state=state)
+def desire(task: Task, state: TaskState, why: str = "") -> Task:
+    """Return the task with a desired state at least as high as `state`: wishes only grow.
+
+    `why` is remembered when it is to stop; the first reason stays.
+    """
+    if task.desired_state >= state:
+        return task
+    return replace(task, desired_state=state, stop_why=task.stop_why or why)

@@ -31,12 +31,14 @@ def reason_to_leave(task: Task, node: Node | None, placement: Placement) -> str:
         return ""
     if node is None:
         return f"node {task.node_id} was removed"
+    told = f"node {node.description.hostname or node.id}"
+    at = f"(index {node.version})"
     if is_lost(node):
-        return f"node {node.description.hostname or node.id} is {node.status.state.name.lower()}"
+        return f"{told} is {node.status.state.name.lower()} {at}"
     if is_drained(node):
-        return f"node {node.description.hostname or node.id} is drained"
+        return f"{told} is drained {at}"
     if not satisfies(node, placement.constraints):
-        return f"node {node.description.hostname or node.id} no longer meets the placement constraints"
+        return f"{told} no longer meets the placement constraints {at}"
     return ""
 
 

@@ -82,7 +82,7 @@ class _Pass:
                 why = reason_to_leave(task, self.seen.node(task.node_id), template.placement)
                 if not why:
                     continue
-                self._desire(task, TaskState.SHUTDOWN)
+                self._desire(task, TaskState.SHUTDOWN, why)
                 if self.service.spec.mode.global_mode is None and len(slot.live) == 1:
                     self._replace(slot, after_loss(self.policy, now=self.now, why=why))
 
@@ -90,7 +90,7 @@ class _Pass:
         for slot in self._slots().values():
             dead = [t for t in slot.tasks if t.is_wanted and t.state.is_terminal]
             for task in dead:
-                self._desire(task, TaskState.SHUTDOWN)
+                self._desire(task, TaskState.SHUTDOWN, "it has ended")
             if not dead or slot.live or not self._may_hold(slot):
                 continue
             last = dead[-1]
@@ -101,7 +101,8 @@ class _Pass:
                     slot, after_loss(self.policy, now=self.now, why=f"the node of task {last.id} was removed")
                 )
             else:
-                self._replace(slot, after_death(slot, last, self.policy, now=self.now))
+                verdict = after_death(slot, last, self.policy, now=self.now)
+                self._replace(slot, replace(verdict, why=f"{verdict.why} (index {last.version})"))
 
     def _may_hold(self, slot: Slot) -> bool:
         """Whether a global service's slot is still on a node that should run it."""
@@ -112,14 +113,15 @@ class _Pass:
         wanted = mode.replicas if mode is not None else 0
         slots = self._slots()
         if len(slots) > wanted:
+            why = f"scaled down to {wanted} replicas (index {self.service.version})"
             for slot in self._victims(slots, len(slots) - wanted):
                 for task in slot.tasks:
-                    self._desire(task, TaskState.REMOVE)
-            self.reasons.append(f"scaled down to {wanted} replicas")
+                    self._desire(task, TaskState.REMOVE, why)
+            self.reasons.append(why)
         elif len(slots) < wanted:
             numbers = (n for n in range(1, wanted + 1) if n not in slots)
             for _, number in zip(range(wanted - len(slots)), numbers, strict=False):
-                self._create(number, "", self.now, f"{len(slots)} of {wanted} slots filled")
+                self._create(number, "", self.now, f"{wanted} replicas are wanted (index {self.service.version})")
             self.reasons.append(f"{len(slots)} of {wanted} slots filled")
 
     @staticmethod
@@ -144,14 +146,15 @@ class _Pass:
         for key, slot in slots.items():
             node = self.seen.node(str(key))
             if not self._is_eligible(node) and not is_lost(node):
+                why = "its node is to run this service no more" + (f" (index {node.version})" if node else "")
                 for task in slot.tasks:
-                    self._desire(task, TaskState.REMOVE)
+                    self._desire(task, TaskState.REMOVE, why)
         for node in self.seen.nodes():
             slot_or_none = slots.get(node.id)
             start_after = self.now if slot_or_none is None else self._may_start_again(slot_or_none)
             can_start = node.spec.availability is Availability.ACTIVE and node.status.state is NodeState.READY
             if start_after is not None and can_start and self._is_eligible(node):
-                self._create(0, node.id, start_after, "one task per node")
+                self._create(0, node.id, start_after, f"one task per node (index {node.version})")
                 self.reasons.append("one task per node")
 
     def _may_start_again(self, slot: Slot) -> float | None:
@@ -184,11 +187,11 @@ class _Pass:
             return  # a rollback has just begun: the next decision works with its spec
         for slot in self._slots().values():
             for task in superseded(self.service, slot):
-                self._desire(task, TaskState.SHUTDOWN)
+                self._desire(task, TaskState.SHUTDOWN, f"the task of spec version {self.service.spec_version} runs")
         stops_first = update_config(self.service).order is not UpdateOrder.START_FIRST
         for slot in step.replace:
             for task in slot.live if stops_first else ():
-                self._desire(task, TaskState.SHUTDOWN)
+                self._desire(task, TaskState.SHUTDOWN, step.why)
             node_id = str(slot.key) if isinstance(slot.key, str) else ""
             self._create(0 if node_id else int(slot.key), node_id, self.now, step.why)
 
@@ -215,10 +218,10 @@ class _Pass:
 
     # -- the changes
 
-    def _desire(self, task: Task, state: TaskState) -> None:
+    def _desire(self, task: Task, state: TaskState, why: str = "") -> None:
         current = self.tasks.get(task.id)
         if current is not None:
-            self.tasks[task.id] = desire(current, state)
+            self.tasks[task.id] = desire(current, state, why)
 
     def _replace(self, slot: Slot, verdict: Verdict) -> None:
         self.reasons.append(verdict.why)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from pyswarm.manager.allocator.ports import allocate_ports
 from pyswarm.manager.orchestrator.jobs import completed_slots
+from pyswarm.manager.orchestrator.moves import desire
 from pyswarm.manager.orchestrator.secrets import (
     apply_payloads,
     guarded,
@@ -114,7 +115,7 @@ def remove_service(seen: Snapshot, service_id: str) -> Plan:
 
 def _removed(seen: Snapshot, service: Service) -> tuple[Change, ...]:
     tasks = [
-        Update(replace(task, desired_state=TaskState.REMOVE))
+        Update(desire(task, TaskState.REMOVE, f"service {service.spec.name} was removed"))
         for task in seen.tasks_of_service(service.id)
         if task.desired_state < TaskState.REMOVE
     ]

@@ -44,7 +44,7 @@ def decide_update(seen: Snapshot, service: Service, slots: Mapping[SlotKey, Slot
         return _on_failure(service, config, failed, now)
     if not dirty:
         return _finish(service, slots, config, now)
-    return _advance(service, slots, dirty, config, now)
+    return _advance(seen, service, slots, dirty, config, now)
 
 
 def _needs_new_task(seen: Snapshot, service: Service, slot: Slot) -> bool:
@@ -82,8 +82,19 @@ def is_dirty(seen: Snapshot, service: Service, task: Task) -> bool:
     return node is not None and not satisfies(node, template.placement.constraints)
 
 
+def _index(seen: Snapshot, service: Service) -> str:
+    """Return where in the store's history the service got its present spec."""
+    revision = seen.revision(revision_id(service.id, service.spec_version))
+    return "" if revision is None else f" (index {revision.version})"
+
+
 def _advance(
-    service: Service, slots: Mapping[SlotKey, Slot], dirty: Sequence[Slot], config: UpdateConfig, now: float
+    seen: Snapshot,
+    service: Service,
+    slots: Mapping[SlotKey, Slot],
+    dirty: Sequence[Slot],
+    config: UpdateConfig,
+    now: float,
 ) -> UpdateStep:
     parallelism = config.parallelism or len(slots)
     unsettled, look_again_at = _unsettled(service, slots, config, now)
@@ -104,7 +115,7 @@ def _advance(
         started if service.update_status.state is UpdateState.UNSET else service,
         replace=tuple(chosen),
         look_again_at=look_again_at,
-        why=f"updating to spec version {service.spec_version}" if chosen else "",
+        why=f"updating to spec version {service.spec_version}{_index(seen, service)}" if chosen else "",
     )
 
 

@@ -94,6 +94,11 @@ class Store:
         with self._lock:
             return iter(tuple(self._history.after(version)))
 
+    def history(self) -> tuple[Commit, ...]:
+        """Return all commits that are remembered, oldest first."""
+        with self._lock:
+            return tuple(self._history.after(self._history.floor))
+
     def outcome_of(self, client_id: str, sequence: int) -> Outcome | None:
         """Return what became of a writer's entry, None when it has not been applied here (or is forgotten)."""
         known = self._state.writers.get(client_id)

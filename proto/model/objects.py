@@ -104,7 +104,8 @@ class Task(Struct, frozen=True, omit_defaults=True, gc=False, tag="task"):
     `slot` is the replica number from 1 (0 for a global service, whose slot is the node). `desired_state` (COMPLETE
     for a job's task, else RUNNING, until it is told to stop) is written by managers only, `status` after ASSIGNED by
     the agent only; both only grow.
-    A replacement waits with desired state READY until `start_after` (seconds since the epoch).
+    A replacement waits with desired state READY until `start_after` (seconds since the epoch). `why` is the decision
+    that made the task, `stop_why` the one that it shall stop.
     """
 
     id: str
@@ -121,6 +122,7 @@ class Task(Struct, frozen=True, omit_defaults=True, gc=False, tag="task"):
     why: str = ""
     job_iteration: int = 0
     assigned_generic: tuple[GenericResource, ...] = ()
+    stop_why: str = ""
 
     @property
     def state(self) -> TaskState:

@@ -174,6 +174,12 @@ class ControlClient:
         answer = await self._stub.RemoveStack(pb.RemoveStackRequest(name=name), timeout=CALL_TIMEOUT_SECONDS)
         return [StackChange(change.id, change.name, change.action, change.kind) for change in answer.changes]
 
+    async def explain(self, name: str) -> pb.Explanation:
+        """Return why the task, service or node of this name is as it is."""
+        _check_name(name, "task, service or node")
+        told: pb.Explanation = await self._stub.Explain(pb.ExplainRequest(name=name), timeout=CALL_TIMEOUT_SECONDS)
+        return told
+
     # -- streams: these last as long as the caller reads them
 
     async def backup(self) -> AsyncIterator[BackupFacts | bytes]:
