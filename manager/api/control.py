@@ -6,14 +6,15 @@ leader; `proto/rpc/forward.py` brings them there.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from msgspec.structs import replace
 
 from pyswarm.manager.api.explain import explain, explanation_message
-from pyswarm.manager.api.payloads import PayloadMethods, config_spec, secret_spec
+from pyswarm.manager.api.payloads import PayloadMethods
 from pyswarm.manager.api.selection import find_nodes, find_services, in_stack, one_node, one_service
+from pyswarm.manager.api.stacks import StackMethods
 from pyswarm.manager.api.watch import watch_events
 from pyswarm.manager.ca.tokens import rotate_join_token
 from pyswarm.manager.leader.roles import check_demotion
@@ -31,7 +32,7 @@ from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import FailedPrecondition, Internal, InvalidArgument, OutOfSequence
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import Cluster, ManagerStatus, Node
-from pyswarm.proto.model.spec import ConfigSpec, NodeSpec, SecretSpec, ServiceSpec
+from pyswarm.proto.model.spec import NodeSpec, ServiceSpec
 from pyswarm.proto.model.states import Availability, Reachability, Role
 from pyswarm.proto.v1 import control_pb2 as pb
 from pyswarm.proto.v1 import control_pb2_grpc, types_pb2
@@ -40,7 +41,7 @@ from pyswarm.proto.version import VERSION
 log = get_logger(__name__)
 
 
-class ControlServicer(PayloadMethods, control_pb2_grpc.ControlServicer):
+class ControlServicer(PayloadMethods, StackMethods, control_pb2_grpc.ControlServicer):
     """Serves the Control API of one manager."""
 
     def __init__(self, *, store: Store, writer: Writer, consensus: Consensus, clock: Clock, entropy: Entropy) -> None:
@@ -200,36 +201,7 @@ class ControlServicer(PayloadMethods, control_pb2_grpc.ControlServicer):
             version=seen.version,
         )
 
-    # -- stacks
-
-    async def ApplyStack(self, request: pb.ApplyStackRequest, context: Any) -> pb.ApplyStackResponse:
-        specs = [from_message(message, ServiceSpec) for message in request.services]
-        for spec in specs:
-            validate_service_spec(spec)
-        payloads: list[SecretSpec | ConfigSpec] = [secret_spec(s.spec, s.data) for s in request.secrets]
-        payloads += [config_spec(message) for message in request.configs]
-        outcome: Sequence[decide.StackChange] = ()
-
-        def apply(seen: Snapshot) -> Plan:
-            nonlocal outcome
-            plan, outcome = decide.apply_stack(
-                seen, request.name, specs, payloads=payloads, prune=request.prune, new_id=self._entropy.new_id
-            )
-            return plan
-
-        version, _ = await self._writer.update(apply)
-        return pb.ApplyStackResponse(changes=_stack_changes(outcome), version=version)
-
-    async def RemoveStack(self, request: pb.RemoveStackRequest, context: Any) -> pb.RemoveStackResponse:
-        outcome: Sequence[decide.StackChange] = ()
-
-        def remove(seen: Snapshot) -> Plan:
-            nonlocal outcome
-            plan, outcome = decide.remove_stack(seen, request.name)
-            return plan
-
-        await self._writer.update(remove)
-        return pb.RemoveStackResponse(changes=_stack_changes(outcome))
+    # -- explaining, backup
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.Explanation:
         seen = await self._read()
@@ -277,7 +249,3 @@ def _with_reachability(node: Node, consensus: Consensus) -> Node:
         leader=leader is not None and leader.raft_id == member.raft_id,
     )
     return replace(node, manager_status=status)
-
-
-def _stack_changes(outcome: Sequence[decide.StackChange]) -> list[pb.StackChange]:
-    return [pb.StackChange(id=c.id, name=c.name, action=c.action, kind=c.kind) for c in outcome]

@@ -1,10 +1,8 @@
-"""Decide what the control API's requests about services, stacks and nodes change (pure).
+"""Decide what the control API's requests about services change (pure). Stacks of them are stacks.py's.
 
 Specs come in validated (proto/codec/validate.py); what depends on the rest of the cluster is judged here: names,
-ports, versions. A stack is changed by one plan, so it is changed wholly or not at all.
+ports, versions.
 """
-
-from collections.abc import Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -12,31 +10,15 @@ from msgspec.structs import replace
 from pyswarm.manager.allocator.ports import allocate_ports
 from pyswarm.manager.orchestrator.jobs import completed_slots
 from pyswarm.manager.orchestrator.moves import desire
-from pyswarm.manager.orchestrator.secrets import (
-    apply_payloads,
-    guarded,
-    kind_of_payload,
-    payloads_of_stack,
-    remove_payload,
-    with_references,
-)
+from pyswarm.manager.orchestrator.secrets import guarded, with_references
 from pyswarm.manager.orchestrator.slots import NewId, slots_of
 from pyswarm.manager.orchestrator.update import revision_for
 from pyswarm.manager.store.changes import Change, Create, Delete, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfSequence
-from pyswarm.proto.model.objects import STACK_LABEL, JobStatus, Service, UpdateStatus
-from pyswarm.proto.model.spec import ConfigSpec, SecretSpec, ServiceSpec
+from pyswarm.proto.model.objects import JobStatus, Service, UpdateStatus
+from pyswarm.proto.model.spec import ServiceSpec
 from pyswarm.proto.model.states import TaskState, UpdateState
-
-
-class StackChange(Struct, frozen=True):
-    """What an apply did to one object; `action` is created, updated, unchanged or removed."""
-
-    id: str
-    name: str
-    action: str
-    kind: str = "service"
 
 
 def create_service(seen: Snapshot, spec: ServiceSpec, *, new_id: NewId) -> Plan:
@@ -48,12 +30,13 @@ def create_service(seen: Snapshot, spec: ServiceSpec, *, new_id: NewId) -> Plan:
             f"a service called {there.spec.name} already exists",
             remedy=f"Choose another name, or change it with `pyswarm service update {there.spec.name}`.",
         )
-    service = _new_service(seen, spec, new_id)
+    service = new_service(seen, spec, new_id)
     changes = guarded(seen, (Create(service), Create(revision_for(service))))
     return Plan(changes, why=f"service {spec.name} was created")
 
 
-def _new_service(seen: Snapshot, spec: ServiceSpec, new_id: NewId) -> Service:
+def new_service(seen: Snapshot, spec: ServiceSpec, new_id: NewId) -> Service:
+    """Return a service of this spec, with its ports; its revision is the caller's to write."""
     job_status = JobStatus(iteration=1) if spec.mode.is_job else JobStatus()
     ports = allocate_ports(seen, spec, None)
     return Service(id=new_id(), spec=spec, spec_version=1, ports=ports, job_status=job_status)
@@ -72,12 +55,13 @@ def update_service(seen: Snapshot, service_id: str, version: int, spec: ServiceS
             )
         spec = service.previous_spec
     spec = with_references(seen, spec)
-    _check_fixed(service, spec)
-    changes = guarded(seen, _changed(seen, service, spec, rollback=rollback))
+    check_fixed(service, spec)
+    changes = guarded(seen, changed_service(seen, service, spec, rollback=rollback))
     return Plan(changes, why=f"service {spec.name} was updated")
 
 
-def _check_fixed(service: Service, spec: ServiceSpec) -> None:
+def check_fixed(service: Service, spec: ServiceSpec) -> None:
+    """Raises InvalidArgument for what cannot change in a service's life."""
     if spec.name != service.spec.name:
         raise InvalidArgument("a service cannot be renamed", remedy="Create a new one and remove the old.")
     if spec.mode.name != service.spec.mode.name:
@@ -87,7 +71,7 @@ def _check_fixed(service: Service, spec: ServiceSpec) -> None:
         )
 
 
-def _changed(seen: Snapshot, service: Service, spec: ServiceSpec, *, rollback: bool) -> tuple[Change, ...]:
+def changed_service(seen: Snapshot, service: Service, spec: ServiceSpec, *, rollback: bool) -> tuple[Change, ...]:
     """Return the changes that give a service another spec: a new revision only if its tasks are affected."""
     ports = allocate_ports(seen, spec, service)
     affects_tasks = spec.task_template != service.spec.task_template or ports != service.ports
@@ -110,10 +94,11 @@ def _changed(seen: Snapshot, service: Service, spec: ServiceSpec, *, rollback: b
 def remove_service(seen: Snapshot, service_id: str) -> Plan:
     """The service goes at once; its tasks are stopped first and then reaped."""
     service = _existing(seen, service_id)
-    return Plan(_removed(seen, service), why=f"service {service.spec.name} was removed")
+    return Plan(removed_service(seen, service), why=f"service {service.spec.name} was removed")
 
 
-def _removed(seen: Snapshot, service: Service) -> tuple[Change, ...]:
+def removed_service(seen: Snapshot, service: Service) -> tuple[Change, ...]:
+    """Return the changes that remove a service and tell its tasks to stop."""
     tasks = [
         Update(desire(task, TaskState.REMOVE, f"service {service.spec.name} was removed"))
         for task in seen.tasks_of_service(service.id)
@@ -127,80 +112,6 @@ def _existing(seen: Snapshot, service_id: str) -> Service:
     if service is None:
         raise NotFound(f"no such service: {service_id}", remedy="`pyswarm service ls` lists what there is.")
     return service
-
-
-def apply_stack(
-    seen: Snapshot,
-    name: str,
-    specs: Sequence[ServiceSpec],
-    *,
-    payloads: Sequence[SecretSpec | ConfigSpec] = (),
-    prune: bool,
-    new_id: NewId,
-) -> tuple[Plan, tuple[StackChange, ...]]:
-    """Create, update and (with `prune`) remove services so that the stack is what `specs` say.
-
-    `payloads` are the stack's secrets and configs: they are created with the services, or nothing is.
-
-    Raises AlreadyExists when a name belongs to a service outside the stack, and whatever creating or updating raises.
-    """
-    if not name:
-        raise InvalidArgument("the stack has no name", remedy="Name it: `pyswarm stack deploy -c FILE NAME`.")
-    changes: list[Change] = []
-    outcome: list[StackChange] = []
-    # Each spec is judged against the cluster as those before it leave it, so that two of them cannot share a port.
-    ahead = seen
-    wanted = {spec.name.casefold() for spec in specs}
-    gone = [s for s in seen.services() if s.stack == name and s.spec.name.casefold() not in wanted] if prune else []
-    for service in gone:
-        removed = _removed(seen, service)
-        changes += removed
-        ahead = ahead.with_changes(removed, version=seen.version + 1)
-        outcome.append(StackChange(service.id, service.spec.name, "removed"))
-    for change, action, payload in apply_payloads(ahead, payloads, new_id=new_id):
-        changes.append(change)
-        ahead = ahead.with_changes((change,), version=seen.version + 1)
-        outcome.append(StackChange(payload.id, payload.spec.name, action, kind_of_payload(payload.spec)))
-    for wish in specs:
-        if wish.labels.get(STACK_LABEL) != name:
-            raise InvalidArgument(f"service {wish.name} does not carry the label of stack {name}")
-        spec = with_references(ahead, wish)
-        there = ahead.service_by_name(spec.name)
-        step: tuple[Change, ...] = ()
-        if there is None:
-            created = _new_service(ahead, spec, new_id)
-            step = (Create(created), Create(revision_for(created)))
-            outcome.append(StackChange(created.id, spec.name, "created"))
-        elif there.stack != name:
-            owner = f"stack {there.stack}" if there.stack else "no stack"
-            raise AlreadyExists(
-                f"a service called {spec.name} already exists and belongs to {owner}",
-                remedy="Choose another name for the service or the stack.",
-            )
-        elif there.spec == spec:
-            outcome.append(StackChange(there.id, spec.name, "unchanged"))
-        else:
-            _check_fixed(there, spec)
-            step = _changed(ahead, there, spec, rollback=False)
-            outcome.append(StackChange(there.id, spec.name, "updated"))
-        changes += step
-        ahead = ahead.with_changes(step, version=seen.version + 1)
-    return Plan(guarded(seen, changes), why=f"stack {name} was deployed"), tuple(outcome)
-
-
-def remove_stack(seen: Snapshot, name: str) -> tuple[Plan, tuple[StackChange, ...]]:
-    """Raises NotFound when nothing belongs to the stack."""
-    services = [service for service in seen.services() if service.stack == name]
-    payloads = payloads_of_stack(seen, name, STACK_LABEL)
-    if not services and not payloads:
-        raise NotFound(f"nothing found in stack: {name}", remedy="`pyswarm stack ls` lists what there is.")
-    changes = tuple(change for service in services for change in _removed(seen, service))
-    outcome = tuple(StackChange(s.id, s.spec.name, "removed") for s in services)
-    left = seen.with_changes(changes, version=seen.version + 1)
-    for payload in payloads:
-        changes += remove_payload(left, payload).changes
-        outcome += (StackChange(payload.id, payload.spec.name, "removed", kind_of_payload(payload.spec)),)
-    return Plan(changes, why=f"stack {name} was removed"), outcome
 
 
 class Counts(Struct, frozen=True):

@@ -198,6 +198,7 @@ def state_objects(state: State) -> Iterable[Object]:
     yield from view.tasks()
     yield from view.secrets()
     yield from view.configs()
+    yield from view.stacks()
 
 
 class StoredWriter(Struct, frozen=True, tag="writer"):

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from pyswarm.proto.model.objects import Object
 
-Kind = Literal["cluster", "node", "service", "revision", "task", "secret", "config"]
+Kind = Literal["cluster", "node", "service", "revision", "task", "secret", "config", "stack"]
 
 
 class Create(Struct, frozen=True, tag="create"):

@@ -150,6 +150,7 @@ _WAYS: dict[Kind, tuple[By, ...]] = {
     "task": ("", "id", "node", "service"),
     "secret": ("", "id"),
     "config": ("", "id"),
+    "stack": ("", "id"),
 }
 
 ALL_WAYS: Mapping[tuple[Kind, By], int] = {(kind, by): 1 for kind, ways in _WAYS.items() for by in ways}

@@ -17,7 +17,7 @@ from pyswarm.manager.store.apply import UNREADABLE, State, StoredWriter, WriterR
 from pyswarm.manager.store.digest import tally
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import Internal
-from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
+from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Stack, Task
 
 PIECE_BYTES: Final = 64 * 1024
 FORMAT: Final = 1
@@ -40,7 +40,7 @@ class Trailer(Struct, frozen=True, tag="trailer"):
     sha256: bytes
 
 
-_Record = Header | Trailer | StoredWriter | Cluster | Node | Service | Revision | Task | Secret | Config
+_Record = Header | Trailer | StoredWriter | Cluster | Node | Service | Revision | Task | Secret | Config | Stack
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: "msgspec.msgpack.Decoder[_Record]" = msgspec.msgpack.Decoder(_Record)

@@ -17,7 +17,7 @@ from pyswarm.manager.store.changes import Change, Kind
 from pyswarm.manager.store.groups import Group
 from pyswarm.manager.store.tables import Draft, Tables, name_key
 from pyswarm.manager.store.transition import Event, transition
-from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
+from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Stack, Task
 
 T = TypeVar("T")
 
@@ -108,6 +108,13 @@ class Snapshot:
         id = self.tables.config_ids.get(name_key(name))
         return self.tables.configs.get(id) if id is not None else None
 
+    def stack(self, name: str) -> Stack | None:
+        return self.tables.stacks.get(name)
+
+    def stacks(self) -> Iterator[Stack]:
+        """Every stack, by name."""
+        return _by_id(self.tables.stacks)
+
     def count(self, kind: Kind) -> int:
         """Return how many objects of `kind` there are, without walking over them."""
         tables = self.tables
@@ -120,6 +127,7 @@ class Snapshot:
                 "task": tables.tasks,
                 "secret": tables.secrets,
                 "config": tables.configs,
+                "stack": tables.stacks,
             }[kind]
         )
 

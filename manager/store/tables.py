@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from pyswarm.manager.store.changes import Kind
 from pyswarm.manager.store.groups import Group, GroupsDraft
-from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Task
+from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Stack, Task
 
 _KINDS: dict[type[Object], Kind] = {
     Cluster: "cluster",
@@ -22,6 +22,7 @@ _KINDS: dict[type[Object], Kind] = {
     Task: "task",
     Secret: "secret",
     Config: "config",
+    Stack: "stack",
 }
 
 
@@ -54,6 +55,7 @@ class Tables(NamedTuple):
     configs: Map[str, Config] = Map()
     secret_ids: Map[str, str] = Map()
     config_ids: Map[str, str] = Map()
+    stacks: Map[str, Stack] = Map()
 
     def ids_of(self, kind: Kind) -> Map[str, str] | None:
         """Return the ids by name key of a kind whose objects have unique names."""
@@ -76,6 +78,8 @@ class Tables(NamedTuple):
             return self.secrets.get(id)
         if kind == "config":
             return self.configs.get(id)
+        if kind == "stack":
+            return self.stacks.get(id)
         return self.clusters.get(id)
 
 
@@ -96,6 +100,7 @@ class Draft:
         self._configs = base.configs.mutate()
         self._secret_ids = base.secret_ids.mutate()
         self._config_ids = base.config_ids.mutate()
+        self._stacks = base.stacks.mutate()
 
     def put(self, object: Object, old: Object | None) -> None:
         """Store `object` in place of `old`, which is what the draft holds under its id."""
@@ -123,6 +128,8 @@ class Draft:
         elif isinstance(object, Config):
             self._configs[object.id] = object
             _rename(self._config_ids, old, object)
+        elif isinstance(object, Stack):
+            self._stacks[object.id] = object
         else:
             self._clusters[object.id] = object
 
@@ -146,6 +153,8 @@ class Draft:
         elif isinstance(old, Config):
             del self._configs[old.id]
             _rename(self._config_ids, old, None)
+        elif isinstance(old, Stack):
+            del self._stacks[old.id]
         else:
             del self._clusters[old.id]
 
@@ -171,6 +180,7 @@ class Draft:
             self._configs.finish(),
             self._secret_ids.finish(),
             self._config_ids.finish(),
+            self._stacks.finish(),
         )
 
 

@@ -232,5 +232,20 @@ class Config(Struct, frozen=True, omit_defaults=True, gc=False, tag="config"):
     spec: ConfigSpec = ConfigSpec()
 
 
-Object = Service | Revision | Task | Node | Cluster | Secret | Config
+class Stack(Struct, frozen=True, omit_defaults=True, gc=False, tag="stack"):
+    """What a stack was deployed as, and before that: its id is its name. Which services it has, their labels say.
+
+    `deploys` counts: there is something before from the second on.
+    """
+
+    id: str
+    version: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    services: tuple[ServiceSpec, ...] = ()
+    previous: tuple[ServiceSpec, ...] = ()
+    deploys: int = 1
+
+
+Object = Service | Revision | Task | Node | Cluster | Secret | Config | Stack
 """Anything the store keeps. Networks and volumes join this union with their issues."""

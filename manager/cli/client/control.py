@@ -160,14 +160,26 @@ class ControlClient:
         configs: Sequence[ConfigSpec] = (),
         prune: bool,
     ) -> list[StackChange]:
-        request = pb.ApplyStackRequest(
-            name=name,
-            services=[to_message(spec, types_pb2.ServiceSpec) for spec in services],
-            secrets=[pb.NewSecret(spec=to_message(s, types_pb2.SecretSpec), data=s.data) for s in secrets],
-            configs=[to_message(spec, types_pb2.ConfigSpec) for spec in configs],
-            prune=prune,
-        )
+        request = _apply_request(name, services, secrets, configs, prune)
         answer = await self._stub.ApplyStack(request, timeout=CALL_TIMEOUT_SECONDS)
+        return [StackChange(change.id, change.name, change.action, change.kind) for change in answer.changes]
+
+    async def plan_stack(
+        self,
+        name: str,
+        services: Sequence[ServiceSpec],
+        *,
+        secrets: Sequence[SecretSpec] = (),
+        configs: Sequence[ConfigSpec] = (),
+        prune: bool,
+    ) -> pb.StackPlan:
+        """Return what `apply_stack` would do."""
+        request = _apply_request(name, services, secrets, configs, prune)
+        told: pb.StackPlan = await self._stub.PlanStack(request, timeout=CALL_TIMEOUT_SECONDS)
+        return told
+
+    async def rollback_stack(self, name: str) -> list[StackChange]:
+        answer = await self._stub.RollbackStack(pb.RollbackStackRequest(name=name), timeout=CALL_TIMEOUT_SECONDS)
         return [StackChange(change.id, change.name, change.action, change.kind) for change in answer.changes]
 
     async def remove_stack(self, name: str) -> list[StackChange]:
@@ -208,6 +220,22 @@ class ControlClient:
         options = logs_pb2.LogOptions(follow=follow, tail=tail, since=since)
         request = logs_pb2.SubscribeLogsRequest(service_ids=service_ids, task_ids=task_ids, options=options)
         return aiter(self._logs.SubscribeLogs(request))
+
+
+def _apply_request(
+    name: str,
+    services: Sequence[ServiceSpec],
+    secrets: Sequence[SecretSpec],
+    configs: Sequence[ConfigSpec],
+    prune: bool,
+) -> pb.ApplyStackRequest:
+    return pb.ApplyStackRequest(
+        name=name,
+        services=[to_message(spec, types_pb2.ServiceSpec) for spec in services],
+        secrets=[pb.NewSecret(spec=to_message(s, types_pb2.SecretSpec), data=s.data) for s in secrets],
+        configs=[to_message(spec, types_pb2.ConfigSpec) for spec in configs],
+        prune=prune,
+    )
 
 
 @asynccontextmanager

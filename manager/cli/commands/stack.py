@@ -1,9 +1,6 @@
 """`pyswarm stack …`."""
 
-import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -18,21 +15,26 @@ from pyswarm.manager.cli.commands.shared import (
     no_trunc_option,
     parse_filters,
     quiet_option,
-    say,
 )
+from pyswarm.manager.cli.commands.stack_files import (
+    compose_file_option,
+    payloads_of,
+    prune_option,
+    read_stack,
+    tell_changes,
+)
+from pyswarm.manager.cli.commands.stack_plan import plan, rollback
 from pyswarm.manager.cli.commands.task_list import TASK_FILTERS, echo_tasks
 from pyswarm.manager.cli.progress.convergence import Goal
 from pyswarm.manager.cli.progress.follow import goal_before
-from pyswarm.manager.cli.records import ServiceRow, StackChange, TaskList
+from pyswarm.manager.cli.records import ServiceRow, TaskList
 from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.filters import keep_services
 from pyswarm.manager.cli.view.services import SERVICE_COLUMNS, STACK_COLUMNS, service_row, stack_rows
-from pyswarm.proto.codec.stack_file import StackData, StackFile, parse_stack
-from pyswarm.proto.errors import InvalidStackFile, NotFound, SwarmError
-from pyswarm.proto.model.spec import ConfigSpec, SecretSpec
+from pyswarm.proto.codec.stack_file import StackFile
+from pyswarm.proto.errors import NotFound, SwarmError
 
 SERVICE_FILTERS = ("id", "name", "label", "mode")
-_PROGRESSIVE = {"created": "Creating", "updated": "Updating", "removed": "Removing"}
 
 
 @click.group(help="Manage stacks: services described in a Compose file.")
@@ -41,18 +43,14 @@ def stack() -> None:
 
 
 @stack.command(help="Create or update a stack from Compose files, and follow it until it runs.")
-@click.option(
-    "-c", "--compose-file", "files", multiple=True, required=True, metavar="FILE", help="Compose file, `-` for stdin"
-)
-@click.option("--prune", is_flag=True, help="Remove services that the files do not have any more")
+@compose_file_option
+@prune_option
 @click.option("-d", "--detach", is_flag=True, help="Exit at once instead of following until it has converged")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress")
 @click.argument("name", metavar="STACK")
 @pass_settings
 def deploy(settings: Settings, files: Sequence[str], prune: bool, detach: bool, quiet: bool, name: str) -> None:
-    parsed = parse_stack([_read(file) for file in files], stack=name, environment=os.environ)
-    for warning in parsed.warnings:
-        say(f"Warning: {warning}")
+    parsed = read_stack(files, name)
     run_and_follow(
         _deploy(settings, name, parsed, files=files, prune=prune, detach=detach, quiet=quiet),
         look=f"pyswarm stack ps {name}",
@@ -126,7 +124,7 @@ def remove(settings: Settings, names: Sequence[str]) -> None:
             for name in names:
                 try:
                     await _services(client, name)
-                    _tell(await client.remove_stack(name))
+                    tell_changes(await client.remove_stack(name))
                 except SwarmError as error:
                     failures.append(error)
         return failures
@@ -135,36 +133,6 @@ def remove(settings: Settings, names: Sequence[str]) -> None:
 
 
 stack.add_command(remove, "down")
-
-
-def _read(file: str) -> tuple[str, str]:
-    """Return (name, text). Raises InvalidStackFile for a file that is not text, OSError for one that is not there."""
-    name = "<stdin>" if file == "-" else file
-    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    try:
-        return name, content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InvalidStackFile(
-            f"{name}:{line}: the file is not UTF-8 text", remedy="Save it in UTF-8, and check its name."
-        ) from error
-
-
-def _content(data: StackData, files: Sequence[str]) -> bytes:
-    """Return what a secret or config of the stack holds; a relative path counts from the first Compose file.
-
-    Raises InvalidStackFile, which names the place in the stack file.
-    """
-    if data.content is not None:
-        return data.content
-    folder = Path.cwd() if files[0] == "-" else Path(files[0]).parent
-    path = folder / Path(data.file).expanduser()
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidStackFile(
-            f"{data.place}: cannot read {path}: {error.strerror}", remedy="Paths count from the stack file's folder."
-        ) from error
 
 
 async def _deploy(
@@ -177,13 +145,12 @@ async def _deploy(
     detach: bool,
     quiet: bool,
 ) -> None:
-    secrets = [SecretSpec(data.name, data.labels, _content(data, files)) for data in parsed.secrets]
-    configs = [ConfigSpec(data.name, data.labels, _content(data, files)) for data in parsed.configs]
+    secrets, configs = payloads_of(parsed, files)
     async with connect(settings) as client:
         before = {row.service.spec.name: row.service.id for row in await client.services(stack=name)}
         known = {} if detach else {n: await goal_before(client, i, n) for n, i in before.items()}
         changes = await client.apply_stack(name, parsed.services, secrets=secrets, configs=configs, prune=prune)
-        _tell(changes)
+        tell_changes(changes)
         services = [c for c in changes if c.kind == "service" and c.action != "removed"]
         goals = [known.get(c.name, Goal(c.id, c.name)) for c in services]
         await follow_unless(client, goals, detach=detach, quiet=quiet, stack=name)
@@ -196,9 +163,5 @@ async def _services(client: ControlClient, stack: str) -> list[ServiceRow]:
     return found
 
 
-def _tell(changes: Sequence[StackChange]) -> None:
-    for change in changes:
-        if change.action in _PROGRESSIVE:
-            click.echo(f"{_PROGRESSIVE[change.action]} {change.kind} {change.name}")
-        else:
-            click.echo(f"{change.kind.title()} {change.name} is {change.action}")
+stack.add_command(plan)
+stack.add_command(rollback)

@@ -4,7 +4,7 @@ import pytest
 from lib.builders import a_service_spec
 from lib.world import World
 
-from pyswarm.manager.orchestrator import services
+from pyswarm.manager.orchestrator import services, stacks
 from pyswarm.manager.orchestrator.secrets import create_payload, relabel_payload, remove_payload
 from pyswarm.manager.store.changes import Expect
 from pyswarm.manager.store.conflict import Conflict
@@ -131,7 +131,7 @@ LABELS = {STACK_LABEL: "shop"}
 
 
 def deploy(world: World, *payloads: SecretSpec | ConfigSpec, services_: tuple[ServiceSpec, ...] = ()) -> list[str]:
-    plan, outcome = services.apply_stack(
+    plan, outcome = stacks.apply_stack(
         world.seen, "shop", services_, payloads=payloads, prune=False, new_id=world.new_id
     )
     world.apply(plan.changes)
@@ -160,7 +160,7 @@ def test_a_stacks_secret_with_another_content_is_refused_and_nothing_changes(wor
 
 def test_a_removed_stack_takes_its_secrets_along(world: World):
     deploy(world, SecretSpec("shop_key", LABELS, b"1"), services_=(shop_web(),))
-    plan, outcome = services.remove_stack(world.seen, "shop")
+    plan, outcome = stacks.remove_stack(world.seen, "shop")
     world.apply(plan.changes)
     assert [f"{c.kind} {c.name}" for c in outcome] == ["service shop_web", "secret shop_key"]
     assert world.seen.secret_by_name("shop_key") is None
