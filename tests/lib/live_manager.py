@@ -6,7 +6,7 @@ say of a cluster.
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
@@ -61,6 +61,17 @@ class LiveManager:
         node = self.seen.node(node_id)
         assert node is not None
         self.write(Update(replace(node, status=replace(node.status, state=state, changed_at=SYSTEM_CLOCK.now()))))
+
+    def until(self, holds: Callable[[], bool], *, seconds: float = 15.0) -> None:
+        """Wait, commit by commit, until `holds()`."""
+        self.do(self._until(holds, seconds))
+
+    async def _until(self, holds: Callable[[], bool], seconds: float) -> None:
+        _, commits = self.store.view_and_watch()
+        with commits:
+            async with asyncio.timeout(seconds):
+                while not holds():
+                    await commits.next_batch()
 
     def running(self, service: str) -> list[Task]:
         found = self.seen.service_by_name(service)

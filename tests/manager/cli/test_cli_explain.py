@@ -29,8 +29,10 @@ def stack_file(tmp_path: Path, version: int = 1, replicas: int = 2) -> str:
 
 
 def test_why_explains_a_task_a_service_and_a_node(pyswarm: Any, manager: LiveManager):
-    pyswarm.ok("service", "create", "-q", "--name", "web", "--replicas", "2", "r/web:1")
+    pyswarm.ok("service", "create", "-d", "--name", "web", "--replicas", "2", "r/web:1")
+    manager.until(lambda: len(manager.running("web")) == 2)
     pyswarm.ok("service", "create", "-d", "--name", "far", "--constraint", "node.labels.disk==tape", "r/far:1")
+    manager.until(lambda: any(t.status.err for t in manager.seen.tasks()))
     task = pyswarm.ok("why", "web.1")
     assert "running on n" in task
     assert "2 replicas are wanted (index " in task
@@ -53,7 +55,8 @@ def test_a_plan_tells_what_a_deploy_would_do_and_does_nothing(pyswarm: Any, mana
     assert "shop_web.2  -> n" in text
     assert text.rstrip().endswith("3 tasks would start; 0 would stop. Nothing has been done.")
     assert not list(manager.seen.services())
-    pyswarm.ok("stack", "deploy", "-q", "-c", stack_file(tmp_path), "shop")
+    pyswarm.ok("stack", "deploy", "-d", "-c", stack_file(tmp_path), "shop")
+    manager.until(lambda: len(manager.running("shop_web")) == 2 and len(manager.running("shop_db")) == 1)
     assert "Nothing would change." in pyswarm.ok("stack", "plan", "-c", stack_file(tmp_path), "shop")
     changed = pyswarm.ok("stack", "plan", "-c", stack_file(tmp_path, version=2, replicas=3), "shop")
     assert "task_template.container_spec.image: r/web:1 -> r/web:2" in changed
@@ -64,11 +67,11 @@ def test_a_plan_tells_what_a_deploy_would_do_and_does_nothing(pyswarm: Any, mana
 
 
 def test_a_rollback_brings_the_stack_back_and_follows_it(pyswarm: Any, manager: LiveManager, tmp_path: Path):
-    deploy = ("stack", "deploy", "-q", "-c")
+    deploy = ("stack", "deploy", "-d", "-c")
     pyswarm.ok(*deploy, stack_file(tmp_path), "shop")
     assert "was deployed once" in pyswarm.fails("stack", "rollback", "shop")
     pyswarm.ok(*deploy, stack_file(tmp_path, version=2, replicas=3), "shop")
-    assert len(manager.running("shop_web")) == 3
+    manager.until(lambda: len(manager.running("shop_web")) == 3)
     out = pyswarm.ok("stack", "rollback", "shop")
     assert "Updating service shop_web" in out
     assert len(manager.running("shop_web")) == 2
