@@ -17,10 +17,14 @@ from pyswarm.manager.api.selection import find_nodes, find_services, in_stack, o
 from pyswarm.manager.api.stacks import StackMethods
 from pyswarm.manager.api.watch import watch_events
 from pyswarm.manager.ca.tokens import rotate_join_token
+from pyswarm.manager.explain.explanation import task_name
+from pyswarm.manager.explain.verdicts import node_name
 from pyswarm.manager.leader.roles import check_demotion
 from pyswarm.manager.orchestrator import services as decide
 from pyswarm.manager.orchestrator.nodes import remove_node
+from pyswarm.manager.orchestrator.rebalance import PlannedMove, check_can_be_rebalanced, rebalance
 from pyswarm.manager.raft.port import Consensus
+from pyswarm.manager.store.batch import parts
 from pyswarm.manager.store.changes import Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Store
@@ -117,7 +121,10 @@ class ControlServicer(PayloadMethods, StackMethods, control_pb2_grpc.ControlServ
                 raise OutOfSequence(f"node {node.id} is at version {node.version}, not {request.version}")
             if node.spec.role is Role.MANAGER and spec.role is Role.WORKER:
                 check_demotion(seen, node.id, reachable)
-            return Plan((Update(replace(node, spec=spec)),), why="the operator changed the node's spec")
+            is_same = node.spec.availability is spec.availability
+            since = node.availability_since if is_same else self._clock.now()
+            changed = replace(node, spec=spec, availability_since=since)
+            return Plan((Update(changed),), why="the operator changed the node's spec")
 
         await self._writer.update(update)
         return self._node_message(one_node(self._store.view, request.id))
@@ -176,6 +183,20 @@ class ControlServicer(PayloadMethods, StackMethods, control_pb2_grpc.ControlServ
             )
         return response
 
+    async def RebalanceServices(
+        self, request: pb.RebalanceServicesRequest, context: Any
+    ) -> pb.RebalanceServicesResponse:
+        seen = await self._read()
+        services = find_services(seen, request.ids)
+        for service in services if request.ids else ():
+            check_can_be_rebalanced(service)
+        # It tries every move on the table of all nodes: nothing to keep the event loop waiting for.
+        plan, moves = await asyncio.to_thread(rebalance, seen, services, now=self._clock.now())
+        if not request.dry_run:
+            for part in parts(plan.changes):
+                await self._writer.write(part)
+        return pb.RebalanceServicesResponse(moves=[_move_message(seen, move) for move in moves], version=seen.version)
+
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         seen = await self._read()
         if request.service_ids or request.stack:
@@ -229,6 +250,20 @@ class ControlServicer(PayloadMethods, StackMethods, control_pb2_grpc.ControlServ
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchEvents]:
         async for message in watch_events(self._store, request):
             yield message
+
+
+def _move_message(seen: Snapshot, move: PlannedMove) -> pb.PlannedMove:
+    return pb.PlannedMove(
+        task_id=move.task.id,
+        name=task_name(seen, move.task),
+        from_node=_told(seen, move.task.node_id),
+        to_node=_told(seen, move.to_node),
+    )
+
+
+def _told(seen: Snapshot, node_id: str) -> str:
+    node = seen.node(node_id)
+    return node_id if node is None else node_name(node)
 
 
 def _cluster(seen: Snapshot) -> Cluster:

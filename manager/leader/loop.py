@@ -12,6 +12,7 @@ from functools import partial
 
 from pyswarm.manager.leader.placing import Placing
 from pyswarm.manager.leader.roles import change_role, next_role_change
+from pyswarm.manager.orchestrator.overcommit import relieve
 from pyswarm.manager.orchestrator.reaper import reap
 from pyswarm.manager.orchestrator.reconcile import reconcile
 from pyswarm.manager.raft.port import Consensus
@@ -38,12 +39,15 @@ class _Dirty:
     """What must be looked at, and when something must be looked at by itself."""
 
     services: set[str] = field(default_factory=set)
+    nodes: set[str] = field(default_factory=set)
+    """Nodes that may have less than is reserved on them."""
     roles: bool = False
     moments: dict[str, float] = field(default_factory=dict)
 
     def everything(self, seen: Snapshot) -> None:
         self.services |= {s.id for s in seen.services()} | {t.service_id for t in seen.tasks()}
         self.services |= {r.service_id for r in seen.revisions()}
+        self.nodes |= {node.id for node in seen.nodes()}
         self.roles = True
 
     def after(self, commit: Commit) -> None:
@@ -60,8 +64,10 @@ class _Dirty:
         if isinstance(old, Node) and _as_placement_sees(old) == _as_placement_sees(node):
             return
         self.roles = True
+        if not isinstance(old, Node) or old.description.resources != node.description.resources:
+            self.nodes.add(node.id)
         self.services |= {task.service_id for task in seen.tasks_of_node(node.id)}
-        self.services |= {s.id for s in seen.services() if s.spec.mode.is_per_node}
+        self.services |= {s.id for s in seen.services() if s.spec.mode.is_per_node or s.spec.move_config.rebalances}
 
     def due(self, now: float) -> None:
         for service_id in [s for s, moment in self.moments.items() if moment <= now]:
@@ -72,7 +78,7 @@ class _Dirty:
         return min(self.moments.values(), default=None)
 
     def __bool__(self) -> bool:
-        return bool(self.services) or self.roles
+        return bool(self.services) or bool(self.nodes) or self.roles
 
 
 def _as_placement_sees(node: Node) -> tuple[object, ...]:
@@ -122,6 +128,9 @@ class LeaderLoop:
 
     async def _decide(self, dirty: _Dirty) -> None:
         """Make one round of decisions; each write marks what it touched, so rounds go on until nothing changes."""
+        nodes, dirty.nodes = sorted(dirty.nodes), set()
+        for node_id in nodes:
+            await self._write(partial(self._about_node, node_id=node_id), dirty, node_id)
         services, dirty.services = sorted(dirty.services), set()
         for service_id in services:
             await self._write(partial(self._about_service, service_id=service_id, dirty=dirty), dirty, service_id)
@@ -139,6 +148,10 @@ class LeaderLoop:
             dirty.moments[service_id] = plan.look_again_at
         return plan if plan.changes else reap(seen, service_id, now=now)
 
+    def _about_node(self, seen: Snapshot, node_id: str) -> Plan:
+        node = seen.node(node_id)
+        return Plan() if node is None else relieve(seen, node, now=self._clock.now())
+
     async def _about_roles(self, dirty: _Dirty) -> None:
         node = next_role_change(self._store.view)
         if node is None:
@@ -150,7 +163,7 @@ class LeaderLoop:
             await asyncio.sleep(RETRY_SECONDS)
         dirty.roles = True
 
-    async def _write(self, decide: Callable[[Snapshot], Plan], dirty: _Dirty, service_id: str) -> None:
+    async def _write(self, decide: Callable[[Snapshot], Plan], dirty: _Dirty, subject_id: str) -> None:
         plan = decide(self._store.view)
         for part in parts(plan.changes):
             try:
@@ -158,10 +171,10 @@ class LeaderLoop:
             except Conflict as conflict:
                 # The world moved while we decided: its event is on the way, but ours must not get lost.
                 log.debug("decision overtaken", kind=conflict.kind, id=conflict.id)
-                dirty.services.add(service_id)
+                (dirty.nodes if self._store.view.node(subject_id) is not None else dirty.services).add(subject_id)
                 return
         if plan.changes and plan.why:
-            log.info("decided", service=service_id, changes=len(plan.changes), why=plan.why[:300])
+            log.info("decided", subject=subject_id, changes=len(plan.changes), why=plan.why[:300])
 
 
 async def lead(

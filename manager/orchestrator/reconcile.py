@@ -16,6 +16,8 @@ from msgspec.structs import replace
 from pyswarm.manager.orchestrator.jobs import reconcile_job
 from pyswarm.manager.orchestrator.moves import desire
 from pyswarm.manager.orchestrator.placement import is_drained, is_lost, reason_to_leave, satisfies
+from pyswarm.manager.orchestrator.rebalance import can_be_rebalanced, looks_uneven, rebalance
+from pyswarm.manager.orchestrator.relocate import decide_moves, reason_to_move
 from pyswarm.manager.orchestrator.restart import Verdict, after_death, after_loss
 from pyswarm.manager.orchestrator.slots import NewId, Slot, SlotKey, slots_of
 from pyswarm.manager.orchestrator.update import UpdateStep, decide_update, superseded, update_config
@@ -59,6 +61,7 @@ class _Pass:
             self._one_slot_per_node()
         else:
             self._as_many_slots_as_replicas()
+            self._move()
         self._update()
         self._start_what_may_start()
         changed = [Update(task) for id, task in sorted(self.tasks.items()) if task != self.stored.get(id, task)]
@@ -66,6 +69,8 @@ class _Pass:
         changes += [Create(task) for task in sorted(self.created.values(), key=lambda t: (t.slot, t.node_id, t.id))]
         if self.service_after != self.service:
             changes.insert(0, Update(self.service_after))
+        if not changes:
+            changes += self._rebalance()
         later = [m for m in self.moments if m > self.now]
         return Plan(tuple(changes), min(later) if later else None, "; ".join(dict.fromkeys(self.reasons)))
 
@@ -80,11 +85,16 @@ class _Pass:
                 revision = self.seen.revision_of(task)
                 template = revision.task_template if revision is not None else self.service.spec.task_template
                 why = reason_to_leave(task, self.seen.node(task.node_id), template.placement)
-                if not why:
+                # A move gives the slot another task first.
+                if not why or self._is_moved(task):
                     continue
                 self._desire(task, TaskState.SHUTDOWN, why)
                 if self.service.spec.mode.global_mode is None and len(slot.live) == 1:
                     self._replace(slot, after_loss(self.policy, now=self.now, why=why))
+
+    def _is_moved(self, task: Task) -> bool:
+        is_replicated = self.service.spec.mode.replicated is not None
+        return is_replicated and bool(reason_to_move(self.seen, task, now=self.now))
 
     def _bury_and_restart(self) -> None:
         for slot in self._slots().values():
@@ -174,6 +184,30 @@ class _Pass:
         if node is None or is_drained(node) or is_lost(node):
             return False
         return satisfies(node, self.service.spec.task_template.placement.constraints)
+
+    def _move(self) -> None:
+        step = decide_moves(self.seen, self.service, self._slots(), now=self.now)
+        for task in step.unmark:
+            self.tasks[task.id] = replace(self.tasks[task.id], move=None)
+        for task, why in step.stop:
+            self._desire(task, TaskState.SHUTDOWN, why)
+        for slot, why in step.replace:
+            self._replace(slot, Verdict(self.now, why))
+        self.moments += step.moments
+
+    def _rebalance(self) -> tuple[Change, ...]:
+        """Marks that spread the service evenly again, for one that wants this by itself."""
+        if not self.service.spec.move_config.rebalances or not can_be_rebalanced(self.service):
+            return ()
+        is_worth_it, look_again_at = looks_uneven(self.seen, self.service, now=self.now)
+        if look_again_at is not None:
+            self.moments.append(look_again_at)
+        if not is_worth_it or any(len(slot.live) != 1 or not slot.is_running for slot in self._slots().values()):
+            return ()
+        plan, _ = rebalance(self.seen, [self.service], now=self.now)
+        if plan.why:
+            self.reasons.append(plan.why)
+        return plan.changes
 
     def _update(self) -> None:
         step: UpdateStep = decide_update(self.seen, self.service, self._slots(), now=self.now)

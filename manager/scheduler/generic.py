@@ -5,7 +5,7 @@ same facts. What a task got is stored in it, and is what it gives back.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pyswarm.proto.model.resources import GenericResource
 
@@ -36,6 +36,11 @@ class Pieces:
             else:
                 chosen.append(need)
         return tuple(chosen)
+
+    def hold(self, pieces: Collection[GenericResource]) -> bool:
+        """Whether these very pieces are here and free."""
+        counts = Counter({piece.kind: piece.count for piece in pieces if not piece.name})
+        return all(piece in self._named for piece in pieces if piece.name) and counts <= self._counted
 
     def take(self, pieces: Iterable[GenericResource]) -> None:
         for piece in pieces:

@@ -190,6 +190,15 @@ class NodeTable:
                 self._give_back(*booked)
                 self._forget_pools()
 
+    def lift(self, task: Task, revision: Revision) -> None:
+        """Count a task of the store as gone from its node, to see what then would be; `put_back` undoes it."""
+        self._give_back(task.node_id, revision, task.assigned_generic)
+        self._forget_pools()
+
+    def put_back(self, task: Task, revision: Revision) -> None:
+        self._take(task.node_id, revision, task.assigned_generic)
+        self._forget_pools()
+
     def pool(self, key: object, admits: Callable[[NodeInfo], bool]) -> list[tuple[int, str]]:
         """Return a heap of (tasks in all, node id) of the nodes that `admits` lets in; `key` names the condition.
 

@@ -63,6 +63,12 @@ def schedule(seen: Snapshot, waiting: Iterable[Task], *, now: float, table: Node
     return Plan(tuple(changes), why=f"placing {sum(map(len, groups.values()))} tasks")
 
 
+def place_one(seen: Snapshot, task: Task, revision: Revision, table: NodeTable, *, now: float) -> str:
+    """Return the node that one task would get, "" for none, and book the decision."""
+    ((_, node_id, _),) = _placed([task], revision, table, now, {}, company_for(seen, revision, table))
+    return node_id
+
+
 def _placed(
     tasks: Sequence[Task],
     revision: Revision,

@@ -21,6 +21,7 @@ from pyswarm.proto.model.spec import (
     PRIORITY_MAX,
     ClusterSpec,
     EndpointSpec,
+    MoveConfig,
     NodeSpec,
     Placement,
     RestartPolicy,
@@ -72,6 +73,9 @@ def service_problems(spec: ServiceSpec) -> Iterator[Problem]:
     yield from _job_problems(spec)
     yield from _update_problems("update", spec.update_config)
     yield from _update_problems("rollback", spec.rollback_config)
+    yield from negative("move parallelism", spec.move_config.parallelism)
+    if spec.move_config != MoveConfig() and spec.mode.replicated is None:
+        yield Problem("only replicated services are moved and rebalanced", "Leave the move configuration out.")
     if spec.rollback_config.failure_action is FailureAction.ROLLBACK:
         yield Problem("a rollback that fails cannot roll back again", "Let a failed rollback pause or continue.")
     yield from _endpoint_problems(spec.endpoint_spec)
@@ -207,6 +211,7 @@ def _node_problems(spec: NodeSpec) -> Iterator[Problem]:
     yield from _label_problems(spec.labels)
     yield from _unset("role", spec.role)
     yield from _unset("availability", spec.availability)
+    yield from negative("drain timeout", spec.drain_timeout_seconds)
 
 
 def _cluster_problems(spec: ClusterSpec) -> Iterator[Problem]:

@@ -98,6 +98,13 @@ class TaskStatus(Struct, frozen=True, omit_defaults=True, gc=False):
     container_status: ContainerStatus | None = None
 
 
+class Move(Struct, frozen=True, omit_defaults=True, gc=False):
+    """That a task shall be moved elsewhere, why, and since when (seconds since the epoch)."""
+
+    why: str = ""
+    since: float = 0.0
+
+
 class Task(Struct, frozen=True, omit_defaults=True, gc=False, tag="task"):
     """One attempt to run one container. Never restarted, bound to one node for life.
 
@@ -123,6 +130,7 @@ class Task(Struct, frozen=True, omit_defaults=True, gc=False, tag="task"):
     job_iteration: int = 0
     assigned_generic: tuple[GenericResource, ...] = ()
     stop_why: str = ""
+    move: Move | None = None
 
     @property
     def state(self) -> TaskState:
@@ -184,6 +192,7 @@ class Node(Struct, frozen=True, omit_defaults=True, gc=False, tag="node"):
     status: NodeStatus = NodeStatus()
     role: Role = Role.WORKER
     manager_status: ManagerStatus | None = None
+    availability_since: float = 0.0
 
 
 class JoinTokens(Struct, frozen=True, omit_defaults=True, gc=False):

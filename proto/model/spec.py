@@ -187,6 +187,19 @@ class UpdateConfig(Struct, frozen=True, omit_defaults=True, gc=False):
     order: UpdateOrder = UpdateOrder.STOP_FIRST
 
 
+class MoveConfig(Struct, frozen=True, omit_defaults=True, gc=False):
+    """How running tasks are moved off drained nodes, and to spread a service evenly again: the disruption budget.
+
+    At most `parallelism` slots are disturbed at once, whatever disturbs them; 0: a quarter of them, rounded up. An
+    unset order is start-first, but for a single replica that is updated stop-first: two of it may be too many.
+    `rebalances`: spread it again by itself when a node joins or comes back.
+    """
+
+    parallelism: int = 0
+    order: UpdateOrder = UpdateOrder.UNSET
+    rebalances: bool = False
+
+
 class PortConfig(Struct, frozen=True, omit_defaults=True, gc=False):
     """`published_port` 0 asks the allocator for one."""
 
@@ -210,6 +223,7 @@ class ServiceSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     update_config: UpdateConfig = UpdateConfig()
     rollback_config: UpdateConfig = UpdateConfig()
     endpoint_spec: EndpointSpec = EndpointSpec()
+    move_config: MoveConfig = MoveConfig()
 
 
 class SecretSpec(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -229,11 +243,16 @@ class ConfigSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     data: bytes = b""
 
 
+DRAIN_TIMEOUT_SECONDS = 300.0
+"""How long tasks may stay on a drained node until others run in their place."""
+
+
 class NodeSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str = ""
     labels: Mapping[str, str] = {}
     role: Role = Role.WORKER
     availability: Availability = Availability.ACTIVE
+    drain_timeout_seconds: float = DRAIN_TIMEOUT_SECONDS
 
 
 class ClusterSpec(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -33,6 +33,7 @@ from pyswarm.proto.model.spec import (
     EndpointSpec,
     GlobalJob,
     GlobalMode,
+    MoveConfig,
     NodeSpec,
     Placement,
     PortConfig,
@@ -145,6 +146,7 @@ def a_service_spec(
     ports: tuple[PortConfig, ...] = (),
     restart: RestartPolicy = RestartPolicy(),  # noqa: B008 - immutable
     update: UpdateConfig = UpdateConfig(),  # noqa: B008 - immutable
+    move: MoveConfig = MoveConfig(),  # noqa: B008 - immutable
     container: ContainerSpec | None = None,
 ) -> ServiceSpec:
     mode = ServiceMode(global_mode=GlobalMode()) if is_global else ServiceMode(replicated=ReplicatedMode(replicas))
@@ -178,6 +180,7 @@ def a_service_spec(
         ),
         mode=mode,
         update_config=update,
+        move_config=move,
         endpoint_spec=EndpointSpec(ports=ports),
     )
 

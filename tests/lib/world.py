@@ -18,7 +18,7 @@ from pyswarm.manager.orchestrator.reconcile import reconcile
 from pyswarm.manager.scheduler.schedule import schedule
 from pyswarm.manager.store.changes import Change, Create, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
-from pyswarm.proto.model.objects import Service, Task, TaskStatus
+from pyswarm.proto.model.objects import Node, Service, Task, TaskStatus
 from pyswarm.proto.model.spec import ServiceSpec
 from pyswarm.proto.model.states import Availability, NodeState, TaskState
 
@@ -70,10 +70,17 @@ class World:
                 self._report(task, TaskState.FAILED, "the machine went down")
         self._set_node(node_id, NodeState.READY)
 
-    def drain(self, node_id: str, availability: Availability = Availability.DRAIN) -> None:
+    def drain(
+        self, node_id: str, availability: Availability = Availability.DRAIN, *, timeout_seconds: float = 0.0
+    ) -> None:
+        """Change a node's availability; tasks of a drained one may stay for so long until others run."""
         node = self.seen.node(node_id)
         assert node is not None
-        self.apply([Update(replace(node, spec=replace(node.spec, availability=availability)))])
+        spec = replace(node.spec, availability=availability, drain_timeout_seconds=timeout_seconds)
+        self.apply([Update(replace(node, spec=spec, availability_since=self.clock.now()))])
+
+    def join(self, node: Node) -> None:
+        self.apply([Create(replace(node, status=replace(node.status, changed_at=self.clock.now())))])
 
     # -- what is seen
 

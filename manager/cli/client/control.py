@@ -106,6 +106,12 @@ class ControlClient:
     async def remove_service(self, service_id: str) -> None:
         await self._stub.RemoveService(pb.RemoveServiceRequest(id=service_id), timeout=CALL_TIMEOUT_SECONDS)
 
+    async def rebalance(self, names: Sequence[str], *, dry_run: bool) -> list[pb.PlannedMove]:
+        """Have services spread evenly (all when none is named) and return which tasks are moved where."""
+        request = pb.RebalanceServicesRequest(ids=names, dry_run=dry_run)
+        answer = await self._stub.RebalanceServices(request, timeout=CALL_TIMEOUT_SECONDS)
+        return list(answer.moves)
+
     async def tasks(
         self,
         *,
@@ -204,14 +210,22 @@ class ControlClient:
                 yield message.piece
 
     def watch(
-        self, *, kinds: Sequence[str], service_id: str = "", stack: str = "", after_version: int = 0
+        self,
+        *,
+        kinds: Sequence[str],
+        service_id: str = "",
+        node_id: str = "",
+        stack: str = "",
+        after_version: int = 0,
     ) -> AsyncIterator[pb.WatchEvents]:
         """An empty message once the watch is in place, then one per commit that touches what was asked for.
 
         With `after_version` it goes on behind that version instead of the present one; `VersionTooOld` says that the
         managers do not remember so far back.
         """
-        request = pb.WatchRequest(kinds=kinds, service_id=service_id, stack=stack, after_version=after_version)
+        request = pb.WatchRequest(
+            kinds=kinds, service_id=service_id, node_id=node_id, stack=stack, after_version=after_version
+        )
         return aiter(self._stub.Watch(request))
 
     def logs(

@@ -8,6 +8,8 @@ from msgspec.structs import replace
 
 from pyswarm.manager.cli.client.control import ControlClient, connect
 from pyswarm.manager.cli.client.run import run
+from pyswarm.manager.cli.commands.following import run_and_follow
+from pyswarm.manager.cli.commands.moving import until_left
 from pyswarm.manager.cli.commands.shared import (
     echo_each_failure,
     echo_list,
@@ -16,9 +18,10 @@ from pyswarm.manager.cli.commands.shared import (
     no_trunc_option,
     parse_filters,
     quiet_option,
+    say,
 )
 from pyswarm.manager.cli.commands.task_list import TASK_FILTERS, echo_tasks
-from pyswarm.manager.cli.flags.types import AVAILABILITY, ROLE
+from pyswarm.manager.cli.flags.types import AVAILABILITY, DURATION, ROLE
 from pyswarm.manager.cli.flags.values import parse_labels
 from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.docker_json import node_json
@@ -113,6 +116,10 @@ def ps(
 
 @node.command(help="Change a node's availability, role or labels.")
 @click.option("--availability", type=AVAILABILITY, help="Whether the node gets tasks")
+@click.option(
+    "--drain-timeout", type=DURATION, help="How long tasks may stay until others run in their place; 0: not at all (5m)"
+)
+@click.option("--wait", is_flag=True, help="With --availability drain: wait until no task is left on the node")
 @click.option("--role", type=ROLE, help="Role of the node")
 @click.option("--label-add", multiple=True, metavar="NAME=VALUE", help="Add or change a label")
 @click.option("--label-rm", multiple=True, metavar="NAME", help="Remove a label")
@@ -121,12 +128,16 @@ def ps(
 def update(
     settings: Settings,
     availability: Availability | None,
+    drain_timeout: float | None,
+    wait: bool,
     role: Role | None,
     label_add: Sequence[str],
     label_rm: Sequence[str],
     name: str,
 ) -> None:
     added = parse_labels(label_add)
+    if (wait or drain_timeout is not None) and availability is not Availability.DRAIN:
+        raise click.UsageError("--wait and --drain-timeout go with --availability drain only")
 
     def changed(spec: NodeSpec) -> NodeSpec:
         kept = {key: value for key, value in spec.labels.items() if key not in label_rm}
@@ -134,14 +145,17 @@ def update(
             spec,
             labels={**kept, **added},
             availability=spec.availability if availability is None else availability,
+            drain_timeout_seconds=spec.drain_timeout_seconds if drain_timeout is None else drain_timeout,
             role=spec.role if role is None else role,
         )
 
     async def write() -> None:
         async with connect(settings) as client:
-            await _change(client, name, changed)
+            found = await _change(client, name, changed)
+            if wait:
+                await until_left(client, found.id, say=say)
 
-    run(write())
+    run_and_follow(write(), look=f"pyswarm node ps {name}")
     click.echo(name)
 
 

@@ -9,6 +9,7 @@ from pyswarm.manager.cli.client.control import connect
 from pyswarm.manager.cli.client.run import run
 from pyswarm.manager.cli.commands.service_create import create
 from pyswarm.manager.cli.commands.service_logs import logs
+from pyswarm.manager.cli.commands.service_rebalance import rebalance
 from pyswarm.manager.cli.commands.service_update import rollback, scale, update
 from pyswarm.manager.cli.commands.shared import (
     echo_each_failure,
@@ -38,7 +39,7 @@ def service() -> None:
     pass
 
 
-for command in (create, update, scale, rollback, logs):
+for command in (create, update, scale, rollback, rebalance, logs):
     service.add_command(command)
 
 

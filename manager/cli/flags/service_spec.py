@@ -27,6 +27,7 @@ from pyswarm.proto.model.spec import (
     EndpointSpec,
     GlobalJob,
     GlobalMode,
+    MoveConfig,
     Placement,
     PortConfig,
     ReplicatedJob,
@@ -40,7 +41,7 @@ from pyswarm.proto.model.spec import (
 
 Flags = Mapping[str, Any]
 T = TypeVar("T")
-S = TypeVar("S", ContainerSpec, Resources, RestartPolicy, Placement, UpdateConfig, EndpointSpec)
+S = TypeVar("S", ContainerSpec, Resources, RestartPolicy, Placement, UpdateConfig, EndpointSpec, MoveConfig)
 
 
 def new_spec(
@@ -242,6 +243,12 @@ def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
         update_config=_update_config(spec.update_config, flags, "update"),
         rollback_config=_update_config(spec.rollback_config, flags, "rollback"),
         endpoint_spec=_given(spec.endpoint_spec, mode=flags.get("endpoint_mode")),
+        move_config=_given(
+            spec.move_config,
+            parallelism=flags.get("move_parallelism"),
+            order=flags.get("move_order"),
+            rebalances=flags.get("rebalance"),
+        ),
     )
 
 

@@ -89,6 +89,7 @@ RESTART_CONDITION = OneOf(
     "condition",
     {"none": RestartCondition.NONE, "on-failure": RestartCondition.ON_FAILURE, "any": RestartCondition.ANY},
 )
+REBALANCE = OneOf("mode", {"auto": True, "manual": False})
 UPDATE_ORDER = OneOf("order", {"stop-first": UpdateOrder.STOP_FIRST, "start-first": UpdateOrder.START_FIRST})
 ROLLBACK_FAILURE_ACTION = OneOf("action", {"pause": FailureAction.PAUSE, "continue": FailureAction.CONTINUE})
 UPDATE_FAILURE_ACTION = OneOf(

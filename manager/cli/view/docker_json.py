@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyswarm.manager.cli.view.facts import rfc3339
+from pyswarm.manager.cli.view.services import move_order
 from pyswarm.proto.model.objects import Node, Service
 from pyswarm.proto.model.resources import Resources
 from pyswarm.proto.model.spec import (
     ContainerSpec,
     FileTarget,
+    MoveConfig,
     PortConfig,
     ServiceMode,
     ServiceSpec,
@@ -66,6 +68,14 @@ def spec_json(spec: ServiceSpec) -> Json:
         "RollbackConfig": _update(spec.rollback_config),
         "EndpointSpec": _endpoint(spec),
     }
+    if spec.move_config != MoveConfig():
+        found["MoveConfig"] = _without_empty(
+            {
+                "Parallelism": spec.move_config.parallelism,
+                "Order": move_order(spec.move_config),
+                "Rebalance": "auto" if spec.move_config.rebalances else "",
+            }
+        )
     if spec.mode.is_job:
         del found["UpdateConfig"], found["RollbackConfig"]
     return found

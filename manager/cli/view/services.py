@@ -13,8 +13,8 @@ from pyswarm.proto.codec.generic_resources import as_text
 from pyswarm.proto.codec.units import format_bytes, format_duration, format_nano_cpus
 from pyswarm.proto.model.objects import Service
 from pyswarm.proto.model.resources import Resources
-from pyswarm.proto.model.spec import PortConfig, ServiceSpec, UpdateConfig
-from pyswarm.proto.model.states import PlacementStrategy, UpdateState
+from pyswarm.proto.model.spec import MoveConfig, PortConfig, ServiceSpec, UpdateConfig
+from pyswarm.proto.model.states import PlacementStrategy, UpdateOrder, UpdateState
 
 SERVICE_COLUMNS = (
     column("ID", "ID"),
@@ -92,6 +92,14 @@ def service_pretty(service: Service, *, now: float) -> str:
         ("UpdateConfig", {} if spec.mode.is_job else _update_config(spec.update_config)),
         ("RollbackConfig", {} if spec.mode.is_job else _update_config(spec.rollback_config)),
         (
+            "MoveConfig",
+            {
+                "Parallelism": str(spec.move_config.parallelism or ""),
+                "Order": move_order(spec.move_config),
+                "Rebalance": "auto" if spec.move_config.rebalances else "",
+            },
+        ),
+        (
             "ContainerSpec",
             {
                 "Image": container.image,
@@ -152,6 +160,10 @@ def _update_status(service: Service, now: float) -> dict[str, str]:
         "Completed": ago(status.completed_at, now) if status.completed_at else "",
         "Message": status.message,
     }
+
+
+def move_order(config: MoveConfig) -> str:
+    return "" if config.order is UpdateOrder.UNSET else config.order.name.lower().replace("_", "-")
 
 
 def _update_config(config: UpdateConfig) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pyswarm.proto.codec.stack_file.vocabulary import (
     DISCRETE_RESOURCE,
     GENERIC_RESOURCE,
     LIMITS,
+    MOVE_CONFIG,
     PLACEMENT,
     PREFERENCE,
     RESERVATIONS,
@@ -22,6 +23,7 @@ from pyswarm.proto.model.spec import (
     PRIORITY_MAX,
     GlobalJob,
     GlobalMode,
+    MoveConfig,
     Placement,
     ReplicatedJob,
     ReplicatedMode,
@@ -57,6 +59,7 @@ class Deployment:
     placement: Placement
     update_config: UpdateConfig
     rollback_config: UpdateConfig
+    move_config: MoveConfig
 
 
 def deployment_of(service: Section, warnings: list[str]) -> Deployment:
@@ -70,6 +73,7 @@ def deployment_of(service: Section, warnings: list[str]) -> Deployment:
         placement=_placement(deploy, warnings),
         update_config=_update_config(deploy, "update_config", warnings),
         rollback_config=_update_config(deploy, "rollback_config", warnings),
+        move_config=_move_config(deploy, warnings),
     )
 
 
@@ -166,4 +170,15 @@ def _update_config(deploy: Section, key: str, warnings: list[str]) -> UpdateConf
         monitor_seconds=config.duration("monitor", default.monitor_seconds),
         max_failure_ratio=config.ratio("max_failure_ratio"),
         order=config.choice("order", _ORDERS, default.order),
+    )
+
+
+def _move_config(deploy: Section, warnings: list[str]) -> MoveConfig:
+    config = deploy.section("move_config")
+    config.check_keys(MOVE_CONFIG, warnings)
+    default = MoveConfig()
+    return MoveConfig(
+        parallelism=config.whole("parallelism", default.parallelism),
+        order=config.choice("order", _ORDERS, default.order),
+        rebalances=config.choice("rebalance", {"auto": True, "manual": False}, default.rebalances),
     )

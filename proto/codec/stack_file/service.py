@@ -65,6 +65,7 @@ def service_of(
         mode=deployment.mode,
         update_config=deployment.update_config,
         rollback_config=deployment.rollback_config,
+        move_config=deployment.move_config,
         endpoint_spec=EndpointSpec(ports=ports_of(service, warnings)),
     )
     return spec, warnings

@@ -113,7 +113,7 @@ PAYLOAD_USE = Vocabulary(frozenset({"source", "target", "uid", "gid", "mode"}))
 
 DEPLOY = Vocabulary(
     frozenset({"mode", "replicas", "labels", "resources", "restart_policy", "placement"})
-    | {"update_config", "rollback_config"},
+    | {"update_config", "rollback_config", "move_config"},
     refused={"endpoint_mode": "Virtual addresses are not available yet: remove it."},
 )
 RESOURCES = Vocabulary(frozenset({"limits", "reservations"}))
@@ -132,6 +132,7 @@ PREFERENCE = Vocabulary(frozenset({"spread"}))
 UPDATE_CONFIG = Vocabulary(
     frozenset({"parallelism", "delay", "failure_action", "monitor", "max_failure_ratio", "order"})
 )
+MOVE_CONFIG = Vocabulary(frozenset({"parallelism", "order", "rebalance"}))
 PORT = Vocabulary(
     frozenset({"name", "target", "published", "protocol", "mode"}),
     refused={

@@ -5,8 +5,8 @@ import pytest
 from pyswarm.proto.codec.stack_file import parse_stack
 from pyswarm.proto.errors import InvalidStackFile
 from pyswarm.proto.model.resources import GenericResource
-from pyswarm.proto.model.spec import ServiceSpec
-from pyswarm.proto.model.states import PlacementStrategy
+from pyswarm.proto.model.spec import MoveConfig, ServiceSpec
+from pyswarm.proto.model.states import PlacementStrategy, UpdateOrder
 
 TWO = """services:
   web:
@@ -56,3 +56,12 @@ def test_a_generic_resource_with_an_unknown_key_is_refused():
     text = TWO.replace("PLACEHOLDER", "").replace("value: 2", "count: 2")
     with pytest.raises(InvalidStackFile, match="unknown key"):
         parse_stack([("shop.yaml", text)], stack="shop", environment={})
+
+
+def test_how_tasks_are_moved_is_read():
+    text = TWO.replace("PLACEHOLDER", "").replace(
+        "  db: {image: db:1}",
+        "  db: {image: db:1, deploy: {move_config: {parallelism: 2, order: stop-first, rebalance: auto}}}",
+    )
+    _, db = parse_stack([("shop.yaml", text)], stack="shop", environment={}).services
+    assert db.move_config == MoveConfig(2, UpdateOrder.STOP_FIRST, True)
