@@ -1,5 +1,6 @@
 """Who is refused at the cluster's ports, and what bad input is told. Every refusal leaves a line in a log."""
 
+import json
 import re
 import sys
 
@@ -23,6 +24,26 @@ except Exception as error:
     print(type(error).__name__, error)
     sys.exit(1)
 """
+
+
+STALE_UPDATE = """
+import asyncio, sys
+from pyswarm.proto.errors import OutOfSequence
+from pyswarm.proto.rpc.client import open_unix_channel
+from pyswarm.proto.v1 import control_pb2 as pb, control_pb2_grpc
+async def main(socket, name):
+    async with open_unix_channel(socket) as channel:
+        control = control_pb2_grpc.ControlStub(channel)
+        seen = (await control.ListServices(pb.ListServicesRequest(ids=[name]))).services[0]
+        for replicas in (5, 9):
+            seen.spec.mode.replicated.replicas = replicas
+            await control.UpdateService(pb.UpdateServiceRequest(id=seen.id, version=seen.version, spec=seen.spec))
+try:
+    asyncio.run(main(*sys.argv[1:]))
+except OutOfSequence as error:
+    print(error)
+"""
+"""Two writes that were both decided on one reading of a service, as by two operators."""
 
 
 def _call(cluster: Cluster, certificates: str, *, on: str = "w1", to: str = "m1") -> tuple[int, str]:
@@ -163,7 +184,7 @@ def test_a_bad_stack_file_is_refused_and_leaves_nothing(web: Cluster, tmp_path, 
     assert "bad" not in [stack["Name"] for stack in records(web.pyswarm("stack", "ls", "--format", "json"))]
 
 
-def test_a_missing_image_a_name_clash_and_a_stale_update_are_explained(web: Cluster):
+def test_a_missing_image_and_a_name_clash_are_explained(web: Cluster):
     complaint = web.refused("service", "create", "--name", SERVICE, "registry:5000/web:1", on="m1")
     assert SERVICE in complaint
     assert "exists" in complaint or "taken" in complaint
@@ -173,3 +194,13 @@ def test_a_missing_image_a_name_clash_and_a_stale_update_are_explained(web: Clus
     )
     assert "registry:5000/none:1" in complaint
     web.pyswarm("service", "rm", "ghost")
+
+
+def test_the_second_of_two_updates_decided_on_one_reading_is_refused_and_changes_nothing(web: Cluster):
+    host = web.lab.host("m2")
+    socket = str(host.state / "run/pyswarm/manager.sock")
+    complaint = host.run(sys.executable, "-c", STALE_UPDATE, socket, SERVICE).stdout
+    assert f"service {SERVICE} is at version" in complaint
+    assert "read it again" in complaint, "the remedy is missing"
+    spec = json.loads(web.pyswarm("service", "inspect", SERVICE))[0]["Spec"]
+    assert spec["Mode"]["Replicated"]["Replicas"] == 5
