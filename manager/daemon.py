@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeVar
 
@@ -70,7 +70,8 @@ class ManagerDaemon:
                 writer = Writer(engine, self._store, clock=SYSTEM_CLOCK, entropy=SYSTEM_ENTROPY)
                 if self._config.is_first:
                     await self._plant_initial_objects(engine, writer)
-                await self._serve(stack, engine, writer)
+                for forwarder in await self._serve(stack, engine, writer):
+                    group.create_task(forwarder.follow(self._leaders()), name="follow-leadership")
                 group.create_task(self._lead_when_elected(engine, writer), name="leadership")
                 group.create_task(self._report_membership(), name="report-membership")
         finally:
@@ -166,8 +167,13 @@ class ManagerDaemon:
 
     # -- serving
 
-    async def _serve(self, stack: AsyncExitStack, engine: RaftEngine, writer: Writer) -> None:
-        """Open the three doors. The unix socket comes last: that it answers means the manager is ready."""
+    async def _serve(
+        self, stack: AsyncExitStack, engine: RaftEngine, writer: Writer
+    ) -> tuple[LeaderForwarder, LeaderForwarder]:
+        """Open the three doors; return what hands calls on to the leader.
+
+        The unix socket comes last: that it answers means the manager is ready.
+        """
         config, store = self._config, self._store
         parts: dict[str, Any] = {"store": store, "writer": writer, "clock": SYSTEM_CLOCK, "entropy": SYSTEM_ENTROPY}
         broker = self._broker
@@ -212,6 +218,7 @@ class ManagerDaemon:
         stack.push_async_callback(mutual.close)
         stack.push_async_callback(bootstrap.close)
         log.info("serving", api=config.api_listen, bootstrap=config.bootstrap_listen, node=config.node_id)
+        return mutual, bootstrap
 
     def _leadership(self) -> tuple[bool, str | None]:
         assert self._engine is not None
@@ -219,6 +226,12 @@ class ManagerDaemon:
         leader = leadership.leader
         is_here = leadership.is_leader and leadership.is_ready and self._edge is not None
         return is_here, leader.api_addr if leader is not None else None
+
+    async def _leaders(self) -> AsyncIterator[str | None]:
+        """Yield the API address of whom this manager takes for the leader, or None, at each change."""
+        assert self._engine is not None
+        async for leadership in self._engine.watch_leadership():
+            yield leadership.leader.api_addr if leadership.leader is not None else None
 
     def _is_blacklisted(self, node_id: str) -> bool:
         cluster = self._store.view.cluster

@@ -30,10 +30,10 @@ def push_web_image(lab: Lab, version: str) -> str:
     return f"{REGISTRY}/{reference}"
 
 
-def deploy_web(lab: Lab) -> None:
+def deploy_web(lab: Lab, *options: str) -> None:
     """Deploy the example stack from the first manager; its progress goes to the terminal."""
     host = lab.host("m1")
-    command = host.command(["pyswarm", "stack", "deploy", "-c", str(EXAMPLE), STACK])
+    command = host.command(["pyswarm", "stack", "deploy", *options, "-c", str(EXAMPLE), STACK])
     environment = {**host.environment(), "REGISTRY": REGISTRY}
     status = subprocess.run(command, env=environment, check=False).returncode
     if status != 0:

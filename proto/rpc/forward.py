@@ -1,5 +1,6 @@
 """Bring calls that only the leader can answer to the leader: once, undecoded, with the first caller's identity."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,10 @@ log = get_logger(__name__)
 MAJORITY = "A majority of the managers must run and reach each other; see `pyswarm info`."
 LOOK = "If the call was to change something, that may have been done: look before you repeat it."
 
+LAST_WORD_SECONDS = 1.0
+"""How long a manager that is no longer known to lead may take to answer what was handed on to it. One that lives and
+has been deposed answers at once; one that is cut off would keep the caller waiting until the connection is given up."""
+
 Leadership = Callable[[], tuple[bool, str | None]]
 """(whether this manager leads and is ready, the leader's API address if it is known)."""
 
@@ -28,15 +33,38 @@ class _Route:
     def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
         self.address = address
         self.channel = channel
-        self.calls = 0
         self.is_retired = False
+        self.given_up: set[Any] = set()
+        """Calls that were ended here, before their answer."""
+        self._under_way: set[Any] = set()
+        self._entered = 0
 
     async def retire(self) -> None:
         self.is_retired = True
-        await self.close_when_idle()
+        await self._close_when_idle()
 
-    async def close_when_idle(self) -> None:
-        if self.is_retired and self.calls == 0:
+    def enter(self) -> None:
+        self._entered += 1
+
+    def begin(self, call: Any) -> None:
+        self._under_way.add(call)
+
+    async def leave(self, call: Any | None) -> None:
+        """End the call, if it was begun: nothing happens to one that has ended."""
+        if call is not None:
+            call.cancel()
+            self._under_way.discard(call)
+            self.given_up.discard(call)
+        self._entered -= 1
+        await self._close_when_idle()
+
+    def give_up(self) -> None:
+        self.given_up |= self._under_way
+        for call in self._under_way:
+            call.cancel()
+
+    async def _close_when_idle(self) -> None:
+        if self.is_retired and self._entered == 0:
             await self.channel.close(None)
 
 
@@ -54,6 +82,23 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return handler
         leads, _ = self._leadership()
         return handler if leads else self._passing_on(details.method, handler)
+
+    async def follow(self, leaders: AsyncIterator[str | None]) -> None:
+        """Give up the calls under way to a manager that is no longer taken for the leader, until `leaders` ends.
+
+        `leaders` yields the leader's API address, or None, at each change.
+        """
+        async for address in leaders:
+            route = self._route
+            if route is not None and route.address != address:
+                self._await_last_word(route)
+
+    def _await_last_word(self, route: _Route) -> None:
+        asyncio.get_running_loop().call_later(LAST_WORD_SECONDS, self._give_up_unless_it_leads, route)
+
+    def _give_up_unless_it_leads(self, route: _Route) -> None:
+        if self._leadership()[1] != route.address:
+            route.give_up()
 
     async def close(self) -> None:
         """End the calls under way and close the channel."""
@@ -101,28 +146,32 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         call = None
         try:
             if former is not None and former is not route:
+                self._await_last_word(former)
                 await former.retire()
             call = getattr(route.channel, kind)(method)(request, metadata=sent, timeout=context.time_remaining())
+            route.begin(call)
             yield call
         except Unreachable as error:
             # The next call opens a fresh channel: with the certificate of today, and at once.
             await self._drop(route)
             raise _cut_off(error) from error
+        except asyncio.CancelledError as error:
+            if call not in route.given_up:
+                raise  # the caller has gone
+            await self._drop(route)
+            raise _cut_off(Unreachable(f"{address} fell silent, and does not lead any more")) from error
         except PermissionDenied as error:
             # The leader sees this manager as its peer: only here is it known who really called.
             log.warning("call refused", method=method, peer=caller.peer, by=address, reason=error.message)
             raise
         finally:
-            if call is not None:
-                # Whoever asked has gone: the leader need not go on. Nothing happens to a call that has ended.
-                call.cancel()
-            route.calls -= 1
-            await route.close_when_idle()
+            # Whoever asked may have gone: then the leader need not go on.
+            await route.leave(call)
 
     def _enter_route(self, address: str) -> _Route:
         if self._route is None or self._route.address != address:
             self._route = _Route(address, self._open(address))
-        self._route.calls += 1
+        self._route.enter()
         return self._route
 
     async def _drop(self, route: _Route) -> None:
@@ -137,5 +186,5 @@ def _cut_off(error: Unreachable) -> Unavailable:
     And whether the leader may have done what was asked: only a call that was never sent certainly had no effect.
     """
     if error.was_sent:
-        return OutcomeUnknown(f"the leader did not answer: {error.message}", remedy=LOOK)
+        return OutcomeUnknown(f"the leader did not answer: {error.message}", remedy=f"{MAJORITY}\n{LOOK}")
     return Unavailable(f"this manager cannot reach the leader: {error.message}", remedy=MAJORITY)

@@ -13,6 +13,7 @@ from lib.doors import Greeter, connect, info, listen, publish, raw, relay, renew
 
 from pyswarm.proto.errors import AlreadyExists, NotLeader, OutcomeUnknown, PermissionDenied, Unavailable
 from pyswarm.proto.model.states import Role
+from pyswarm.proto.rpc import forward
 from pyswarm.proto.rpc.access import Rule, rules
 from pyswarm.proto.rpc.client import open_channel, open_unix_channel
 from pyswarm.proto.rpc.forward import LeaderForwarder
@@ -32,10 +33,17 @@ class Manager:
         self.leads = False
         self.leader: str | None = None
         self.certificates = Path()
+        self.moved = asyncio.Event()
         self.forwarder = LeaderForwarder(
             lambda: (self.leads, self.leader), lambda address: connect(address, self.certificates)
         )
         self.metadata: dict[str, Any] = {}
+
+    async def leaders(self) -> AsyncIterator[str | None]:
+        while True:
+            await self.moved.wait()
+            self.moved.clear()
+            yield self.leader
 
     def add_both_ways(self, server: Any) -> None:
         """The protocol has no call with streams both ways yet; forwarding knows it all the same."""
@@ -63,6 +71,7 @@ class World:
         for manager in self.managers.values():
             manager.leads = manager.name == name
             manager.leader = self.managers[name].address if name is not None else None
+            manager.moved.set()
 
     async def serve(self, stack: AsyncExitStack, name: str) -> None:
         manager = self[name]
@@ -81,11 +90,14 @@ class World:
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setitem(rules(), BOTH, Rule(roles=frozenset({Role.WORKER}), leader_only=True))  # type: ignore[call-overload]
     world = World(tmp_path)
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         for name in world.managers:
             await world.serve(stack, name)
         world.lead("m1")
+        following = [group.create_task(m.forwarder.follow(m.leaders())) for m in world.managers.values()]
         yield world
+        for task in following:
+            task.cancel()
 
 
 async def test_a_follower_hands_each_kind_of_call_to_the_leader_with_the_callers_identity(world: World):
@@ -187,10 +199,29 @@ async def test_a_call_that_the_leader_may_have_served_has_an_unknown_outcome(wor
             with pytest.raises(OutcomeUnknown, match="did not answer") as failed:
                 await under_way
             assert "look before you repeat it" in failed.value.remedy
+            assert "majority" in failed.value.remedy
             # Not so when the next call finds nobody at that address: nothing was sent.
             with pytest.raises(Unavailable, match="this manager cannot reach the leader") as refused:
                 await renew(channel)
             assert not isinstance(refused.value, OutcomeUnknown)
+
+
+@pytest.mark.parametrize("call", [renew, listen], ids=["one answer", "a stream"])
+async def test_a_leader_that_falls_silent_is_waited_for_no_longer_than_it_is_taken_for_the_leader(
+    world: World, monkeypatch: pytest.MonkeyPatch, call: Any
+):
+    monkeypatch.setattr(forward, "LAST_WORD_SECONDS", 0.05)
+    silent = world["m1"].greeter
+    silent.hold = asyncio.Event()
+    async with connect(world["m2"].address, world.worker) as channel:
+        under_way = asyncio.ensure_future(call(channel))
+        await silent.entered.wait()
+        world.lead(None)
+        with pytest.raises(OutcomeUnknown, match="the leader did not answer") as failed:
+            await under_way
+        assert "majority" in failed.value.remedy
+        # What it has been sent is of no use any more, and it is told so.
+        await silent.left.wait()
 
 
 async def test_the_callers_deadline_goes_with_the_call(world: World):
