@@ -23,8 +23,11 @@ from pyswarm.agent_runtime.image.references import References
 from pyswarm.agent_runtime.image.registry import Registry
 from pyswarm.proto.codec.image_reference import parse_reference
 from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, InvalidReference, NotFound, ResourceExhausted
+from pyswarm.proto.log import get_logger
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2
+
+log = get_logger(__name__)
 
 _SHORTEST_ID = 4
 
@@ -82,6 +85,7 @@ class ImageStore:
             size_bytes=sum(max(0, blob.size) for blob in (*manifest.layers, manifest.config)),
             created_at=_created(config),
             platform=types_pb2.Platform(architecture=str(config.get("architecture", "")), os=str(config.get("os", ""))),
+            healthcheck=_healthcheck(config),
         )
 
     def _find(self, wanted: str) -> tuple[str, str]:
@@ -236,3 +240,22 @@ def _created(config: Mapping[str, Any]) -> float:
         return datetime.fromisoformat(str(config.get("created", ""))).timestamp()
     except ValueError:
         return 0.0
+
+
+def _healthcheck(config: Mapping[str, Any]) -> types_pb2.HealthConfig | None:
+    """Return the image's HEALTHCHECK, as Docker builds it into the config: times in nanoseconds."""
+    found = (config.get("config") or {}).get("Healthcheck")
+    if not isinstance(found, Mapping) or not isinstance(found.get("Test"), list):
+        return None
+    try:
+        return types_pb2.HealthConfig(
+            test=[str(word) for word in found["Test"]],
+            interval_seconds=found.get("Interval", 0) / 1e9,
+            timeout_seconds=found.get("Timeout", 0) / 1e9,
+            retries=found.get("Retries", 0),
+            start_period_seconds=found.get("StartPeriod", 0) / 1e9,
+            start_interval_seconds=found.get("StartInterval", 0) / 1e9,
+        )
+    except (TypeError, ValueError):
+        log.warning("an image has a health check that cannot be read: it has none", healthcheck=str(found)[:200])
+        return None

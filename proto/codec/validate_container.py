@@ -7,6 +7,7 @@ from typing import Final
 from pyswarm.proto.codec.image_reference import parse_reference
 from pyswarm.proto.codec.placeholders import has_placeholder, placeholder_problems
 from pyswarm.proto.codec.problems import Problem, caught, negative
+from pyswarm.proto.codec.validate_health import health_problems
 from pyswarm.proto.codec.validate_payload import reference_problems
 from pyswarm.proto.errors import InvalidReference
 from pyswarm.proto.model.spec import ContainerSpec, Mount
@@ -64,6 +65,7 @@ def container_problems(spec: ContainerSpec) -> Iterator[Problem]:
         if not key:
             yield Problem("a container label has no name", "Name every label.")
     yield from _mount_problems(spec.mounts)
+    yield from health_problems(spec)
     for secret in spec.secrets:
         yield from reference_problems(secret)
     for config in spec.configs:

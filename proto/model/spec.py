@@ -65,6 +65,21 @@ class ConfigReference(Struct, frozen=True, omit_defaults=True, gc=False):
         return posixpath.join("/", self.file.name or self.config_name)
 
 
+class HealthConfig(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A probe of a running container; a 0 is the image's value, or else Docker's default (worker/agent/health.py).
+
+    `test` is as in Docker: nothing (what the image says), ("NONE",), ("CMD", word, ...), ("CMD-SHELL", line); and
+    besides ("HTTP", "port/path") and ("TCP", "port").
+    """
+
+    test: tuple[str, ...] = ()
+    interval_seconds: float = 0.0
+    timeout_seconds: float = 0.0
+    retries: int = 0
+    start_period_seconds: float = 0.0
+    start_interval_seconds: float = 0.0
+
+
 class ContainerSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     image: str = ""
     command: tuple[str, ...] = ()
@@ -84,6 +99,10 @@ class ContainerSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     tty: bool = False
     secrets: tuple[SecretReference, ...] = ()
     configs: tuple[ConfigReference, ...] = ()
+    healthcheck: HealthConfig = HealthConfig()
+    readiness: HealthConfig = HealthConfig()
+    pre_stop: tuple[str, ...] = ()
+    drain_delay_seconds: float = 0.0
 
 
 class RestartPolicy(Struct, frozen=True, omit_defaults=True, gc=False):

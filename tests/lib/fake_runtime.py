@@ -7,14 +7,16 @@ from pathlib import Path
 from pyswarm.proto.errors import NotFound, SwarmError
 from pyswarm.proto.model.spec import PortConfig
 from pyswarm.proto.v1 import runtime_pb2 as pb
+from pyswarm.proto.v1 import types_pb2
 from pyswarm.worker.network.node_network import Attachment
+from pyswarm.worker.runtime.port import Executed
 
 
 class FakeRuntime:
     """Implements `worker.runtime.port.RuntimePort`.
 
     `failures` maps a method's name to the error its next call raises. `on_start` runs between a container's start and
-    the answer that it was started. `told` are the observers of changes.
+    the answer that it was started. `told` are the observers of changes. `exec_answer` is how what is executed ends.
     """
 
     def __init__(self) -> None:
@@ -23,6 +25,9 @@ class FakeRuntime:
         self.calls: list[str] = []
         self.told: list[Callable[[pb.Container], None]] = []
         self.on_start: Callable[[str], None] | None = None
+        self.image_health = types_pb2.HealthConfig()
+        self.exec_answer = Executed(0)
+        self.executed: list[tuple[str, ...]] = []
 
     def _called(self, method: str) -> None:
         self.calls.append(method)
@@ -44,7 +49,7 @@ class FakeRuntime:
 
     async def pull(self, reference: str) -> AsyncIterator[pb.PullProgress]:
         self._called("pull")
-        yield pb.PullProgress(image=pb.Image(id=reference))
+        yield pb.PullProgress(image=pb.Image(id=reference, healthcheck=self.image_health))
 
     async def images(self) -> list[pb.Image]:
         return []
@@ -70,6 +75,11 @@ class FakeRuntime:
         self._called("remove")
         if self.kept.pop(container_id, None) is None:
             raise NotFound(f"no such container: {container_id}")
+
+    async def execute(self, container_id: str, args: Sequence[str], *, timeout_seconds: float) -> Executed:
+        self._called("execute")
+        self.executed.append(tuple(args))
+        return self.exec_answer
 
     async def containers(self) -> list[pb.Container]:
         return list(self.kept.values())
@@ -97,6 +107,9 @@ class FakeNetwork:
     async def attach(self, task_id: str) -> Attachment:
         self.attached.add(task_id)
         return Attachment(namespace=Path(f"/run/netns/{task_id}"), address="172.30.0.2")
+
+    def address_of(self, task_id: str) -> str:
+        return "127.0.0.1"
 
     async def publish(self, task_id: str, ports: Sequence[PortConfig]) -> None:
         self.published[task_id] = ports

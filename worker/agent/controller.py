@@ -6,17 +6,23 @@ the task is no longer assigned and everything of it is gone.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from msgspec.structs import replace
 
 from pyswarm.proto.clock import Clock
+from pyswarm.proto.codec.messages import from_message
 from pyswarm.proto.errors import NotFound, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import ContainerStatus, NodeDescription, TaskStatus
+from pyswarm.proto.model.spec import ContainerSpec, HealthConfig
 from pyswarm.proto.model.states import TaskState
 from pyswarm.proto.v1 import runtime_pb2 as pb
+from pyswarm.worker.agent.checks import Checks
 from pyswarm.worker.agent.container_config import container_config, published_ports
+from pyswarm.worker.agent.ending import end_container
 from pyswarm.worker.agent.journal import Accepted, Journal
+from pyswarm.worker.agent.probes import Outcome, probe_container
 from pyswarm.worker.agent.steps import Step, final_status, next_step
 from pyswarm.worker.network.node_network import NodeNetwork
 from pyswarm.worker.runtime.port import RuntimePort
@@ -26,6 +32,8 @@ log = get_logger(__name__)
 
 RETRY_SECONDS = 1.0
 """Pause after a step that failed for a passing reason: the runtime is restarting."""
+
+NO_CHECKS = Checks(ContainerSpec(), HealthConfig())
 
 Report = Callable[[str, TaskStatus], None]
 
@@ -56,6 +64,12 @@ class TaskController:
         self._container: pb.Container | None = None
         self._holds_network = accepted.status.state >= TaskState.PREPARING
         self._is_assigned = True
+        # What was let in before the agent was restarted still is.
+        self._is_open = accepted.status.state is TaskState.RUNNING
+        self._checks: Checks | None = None
+        self._image_health: HealthConfig | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._ended = asyncio.Event()
         self._woken = asyncio.Event()
         self._woken.set()
 
@@ -84,12 +98,20 @@ class TaskController:
     def observe(self, container: pb.Container | None) -> None:
         """Take what the runtime says of the container; None: it does not exist."""
         self._container = container
+        if container is None or container.state == pb.STOPPED:
+            self._ended.set()
         self._woken.set()
 
     # -- living
 
     async def run(self) -> None:
         """Drive the task until it is unassigned and gone."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await self._live()
+            self._end_checks()
+
+    async def _live(self) -> None:
         while True:
             await self._woken.wait()
             self._woken.clear()
@@ -111,7 +133,16 @@ class TaskController:
     async def _step(self) -> bool:
         """Do one step; return whether there may be another one at once."""
         desired, state = self.accepted.task.desired_state, self.status.state
-        step = next_step(desired, state, self._container, holds_network=self._holds_network)
+        checks = await self._current_checks()
+        step = next_step(
+            desired,
+            state,
+            self._container,
+            holds_network=self._holds_network,
+            health=checks.health,
+            is_ready=checks.is_ready,
+            is_open=self._is_open,
+        )
         match step:
             case Step.WAIT:
                 return False
@@ -120,7 +151,18 @@ class TaskController:
             case Step.PREPARE:
                 await self._prepare()
             case Step.START:
-                await self._start()
+                await self._start(is_gated=checks.exist)
+            case Step.RUN:
+                await self._open()
+                self._note(TaskState.RUNNING, "started")
+            case Step.OPEN:
+                await self._open()
+                self._note(TaskState.RUNNING, "ready again")
+            case Step.SHUT:
+                await self._shut()
+                self._note(TaskState.RUNNING, f"not ready: {checks.complaint}")
+            case Step.UNHEALTHY:
+                await self._stop_unhealthy(checks.complaint)
             case Step.STOP:
                 await self._stop()
             case Step.CANCEL:
@@ -151,22 +193,30 @@ class TaskController:
     async def _pull(self, image: str) -> None:
         """Pull the image. When the registry cannot be had but the image is here, that one will do."""
         try:
-            async for _ in self._runtime.pull(image):
-                pass
+            async for progress in self._runtime.pull(image):
+                if progress.HasField("image"):
+                    self._image_health = from_message(progress.image.healthcheck, HealthConfig)
         except SwarmError as error:
             here = {reference for i in await self._runtime.images() for reference in (*i.references, i.id)}
             if not any(_names(reference, image) for reference in here):
                 raise
             log.warning("using the image that is here", image=image, reason=error.message)
 
-    async def _start(self) -> None:
+    async def _start(self, *, is_gated: bool) -> None:
         if self.status.state < TaskState.STARTING:
-            self._note(TaskState.STARTING, "starting")
-        ports = published_ports(self.accepted)
-        await self._network.publish(self.task_id, ports)
+            self._note(TaskState.STARTING, "starting: waiting for its health check" if is_gated else "starting")
+        if not is_gated:
+            # Before it starts, so that a port that cannot be had costs no start.
+            await self._open()
         self._container = self._newer(await self._runtime.start(self.task_id))
-        if self._container.state == pb.CONTAINER_RUNNING:
-            self._note(TaskState.RUNNING, "started")
+
+    async def _open(self) -> None:
+        await self._network.publish(self.task_id, published_ports(self.accepted))
+        self._is_open = True
+
+    async def _shut(self) -> None:
+        await self._network.unpublish(self.task_id)
+        self._is_open = False
 
     def _newer(self, answer: pb.Container) -> pb.Container:
         """Return what is newer: the runtime's answer to a call, or what the watch has told meanwhile.
@@ -177,11 +227,32 @@ class TaskController:
         return answer if seen is None or seen.state < answer.state else seen
 
     async def _stop(self) -> None:
-        # Out of the rules first: new connections go elsewhere while this one ends.
-        await self._network.unpublish(self.task_id)
-        grace = self.accepted.spec.container_spec.stop_grace_period_seconds
-        self._container = await self._runtime.stop(self.task_id, grace_seconds=grace)
+        # Out of the rules first: new connections go elsewhere while those that there are come to their end.
+        was_open = self._is_open and self.status.state is TaskState.RUNNING
+        await self._shut()
+        self._end_checks()
+        spec = self.accepted.spec.container_spec
+        if was_open and spec.drain_delay_seconds:
+            await self._wait_for_end(spec.drain_delay_seconds)
+        await self._end_container()
         await self._note_end(was_asked=True)
+
+    async def _stop_unhealthy(self, complaint: str) -> None:
+        await self._shut()
+        self._end_checks()
+        await self._end_container()
+        self._note(TaskState.FAILED, "failed", f"task: unhealthy container{f': {complaint}' if complaint else ''}")
+
+    async def _wait_for_end(self, seconds: float) -> None:
+        """Wait until the container has ended by itself, at most `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+
+    async def _end_container(self) -> None:
+        spec = self.accepted.spec.container_spec
+        runs = not self._ended.is_set()
+        self._container = await end_container(self._runtime, self.task_id, spec, runs=runs)
 
     async def _note_end(self, *, was_asked: bool) -> None:
         assert self._container is not None, "only a container that is there can have ended"
@@ -190,11 +261,64 @@ class TaskController:
         self._note(state, message, err)
 
     async def _fail(self, why: str) -> None:
-        """What failed before it ran is REJECTED, what failed after is FAILED."""
+        """What failed before it ran is REJECTED, what failed after is FAILED. Nothing of it goes on running."""
         if not self.status.state.is_terminal:
+            self._end_checks()
+            await self._stop_what_runs()
             rejected = self.status.state < TaskState.STARTING
             self._note(TaskState.REJECTED if rejected else TaskState.FAILED, "failed", why)
         self._woken.set()
+
+    async def _stop_what_runs(self) -> None:
+        if self._container is None or self._container.state not in (pb.CONTAINER_RUNNING, pb.CONTAINER_PAUSED):
+            return
+        try:
+            await self._end_container()
+        except SwarmError as error:
+            log.error("a failed task's container could not be stopped", task=self.task_id, reason=error.message)
+
+    # -- health
+
+    async def _current_checks(self) -> Checks:
+        """Return the container's checks, and begin them once it runs."""
+        if self._checks is None:
+            if not TaskState.READY <= self.status.state <= TaskState.RUNNING:
+                return NO_CHECKS
+            image = self._image_health
+            if image is None:
+                image = await self._look_up_image_health()
+            self._checks = Checks(self.accepted.spec.container_spec, image)
+        runs = self._container is not None and self._container.state == pb.CONTAINER_RUNNING
+        if runs and TaskState.STARTING <= self.status.state <= TaskState.RUNNING and self._checks.exist:
+            assert self._container is not None, "it runs"
+            assert self._group is not None, "only a controller that runs takes steps"
+            started_at = self._container.started_at
+            self._checks.begin(
+                self._group,
+                self._probe,
+                self._woken.set,
+                age=max(0.0, self._clock.now() - started_at) if started_at else 0.0,
+                was_passing=self.status.state is TaskState.RUNNING,
+            )
+        return self._checks
+
+    async def _look_up_image_health(self) -> HealthConfig:
+        """After a restart of the agent: what the container's image says."""
+        image_id = self._container.image_id if self._container is not None else ""
+        for image in await self._runtime.images():
+            if image.id == image_id:
+                return from_message(image.healthcheck, HealthConfig)
+        return HealthConfig()
+
+    async def _probe(self, config: HealthConfig) -> Outcome | None:
+        if self._container is None or self._container.state != pb.CONTAINER_RUNNING:
+            return None
+        address = self._network.address_of(self.task_id)
+        return await probe_container(self._runtime, self.task_id, config, address)
+
+    def _end_checks(self) -> None:
+        if self._checks is not None:
+            self._checks.end()
 
     async def _release_network(self) -> None:
         await self._network.detach(self.task_id)

@@ -8,12 +8,17 @@ from enum import Enum
 
 from pyswarm.proto.model.states import TaskState
 from pyswarm.proto.v1 import runtime_pb2 as pb
+from pyswarm.worker.agent.health import Verdict
 
 
 class Step(Enum):
     ACCEPT = "accept"
     PREPARE = "prepare"
     START = "start"
+    RUN = "note that it runs, and let connections in"
+    OPEN = "let connections in again"
+    SHUT = "let no connections in until it is ready again"
+    UNHEALTHY = "stop it because it is not well"
     WATCH_END = "note that the container ended"
     LOST = "note that the container is gone"
     STOP = "stop"
@@ -22,8 +27,21 @@ class Step(Enum):
     WAIT = "wait"
 
 
-def next_step(desired: TaskState, state: TaskState, container: pb.Container | None, *, holds_network: bool) -> Step:
-    """Return the next step. `state` is the task's observed state, `container` its container if there is one."""
+def next_step(
+    desired: TaskState,
+    state: TaskState,
+    container: pb.Container | None,
+    *,
+    holds_network: bool,
+    health: Verdict = Verdict.PASSING,
+    is_ready: bool = True,
+    is_open: bool = True,
+) -> Step:
+    """Return the next step.
+
+    `state` is the task's observed state, `container` its container if there is one, `health` and `is_ready` what the
+    probes say of it, `is_open` whether connections are let in.
+    """
     if state.is_terminal:
         return Step.CLEAN if holds_network else Step.WAIT
     runs = container is not None and container.state in (pb.CONTAINER_RUNNING, pb.CONTAINER_PAUSED)
@@ -41,10 +59,25 @@ def next_step(desired: TaskState, state: TaskState, container: pb.Container | No
     if state in (TaskState.READY, TaskState.STARTING):
         if has_ended:
             return Step.WATCH_END
-        return Step.START if desired >= TaskState.RUNNING else Step.WAIT
+        if desired < TaskState.RUNNING:
+            return Step.WAIT
+        return _next_of_starting(health, is_ready=is_ready) if runs and state is TaskState.STARTING else Step.START
     if container is None:
         return Step.LOST
-    return Step.WATCH_END if has_ended else Step.WAIT
+    if has_ended:
+        return Step.WATCH_END
+    if health is Verdict.FAILING:
+        return Step.UNHEALTHY
+    if is_ready == is_open:
+        return Step.WAIT
+    return Step.OPEN if is_ready else Step.SHUT
+
+
+def _next_of_starting(health: Verdict, *, is_ready: bool) -> Step:
+    """A container that runs is a RUNNING task only once its probes pass (swarm mistake 57)."""
+    if health is Verdict.FAILING:
+        return Step.UNHEALTHY
+    return Step.RUN if health is Verdict.PASSING and is_ready else Step.WAIT
 
 
 def final_status(container: pb.Container, *, was_asked: bool) -> tuple[TaskState, str, str]:

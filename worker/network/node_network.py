@@ -86,6 +86,10 @@ class NodeNetwork:
             raise
         return Attachment(address, namespace)
 
+    def address_of(self, task_id: str) -> str:
+        """Return an attached task's address."""
+        return self._addresses[task_id]
+
     async def publish(self, task_id: str, ports: Ports) -> None:
         """Open a running task's ports. Raises AlreadyExists when another process of the machine uses one."""
         wanted = self._at(task_id, ports)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from pyswarm.manager.cli.flags.health import HEALTH_OPTIONS
 from pyswarm.manager.cli.flags.types import (
     BYTES,
     COUNT,
@@ -50,6 +51,7 @@ _SHARED: tuple[Decorator, ...] = (
     _switch("--read-only", "Mount the container's root filesystem read-only"),
     _one("--stop-signal", text="Signal to stop the container"),
     _one("--stop-grace-period", kind=DURATION, text="Time before a container is killed (10s)"),
+    *HEALTH_OPTIONS,
     _many("--cap-add", text="Add Linux capabilities"),
     _many("--cap-drop", text="Drop Linux capabilities"),
     _one("--limit-cpu", kind=CPUS, text="Limit CPUs"),

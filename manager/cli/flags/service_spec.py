@@ -3,12 +3,12 @@
 `flags` maps an option's name (`limit_memory`) to its value; None or an empty tuple was not given.
 """
 
-import shlex
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from pyswarm.manager.cli.flags.health import with_health
 from pyswarm.manager.cli.flags.values import (
     parse_config,
     parse_env,
@@ -18,6 +18,7 @@ from pyswarm.manager.cli.flags.values import (
     parse_publish,
     parse_secret,
 )
+from pyswarm.manager.cli.flags.words import words_of
 from pyswarm.proto.codec.generic_resources import parse_reservation
 from pyswarm.proto.codec.ports import parse_short_port
 from pyswarm.proto.errors import InvalidArgument
@@ -84,7 +85,7 @@ def changed_spec(spec: ServiceSpec, flags: Flags, environment: Mapping[str, str]
     container = replace(
         container,
         image=container.image if image is None else image,
-        args=container.args if args is None else _words("--args", args),
+        args=container.args if args is None else words_of("--args", args),
         env=_changed_env(container.env, flags, environment),
         labels=_changed_labels(container.labels, flags, "container_label"),
         mounts=_merged(
@@ -195,7 +196,7 @@ def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
     entrypoint = flags.get("entrypoint")
     container = _given(
         template.container_spec,
-        command=None if entrypoint is None else _words("--entrypoint", entrypoint),
+        command=None if entrypoint is None else words_of("--entrypoint", entrypoint),
         dir=flags.get("workdir"),
         user=flags.get("user"),
         hostname=flags.get("hostname"),
@@ -230,7 +231,7 @@ def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
         spec,
         task_template=replace(
             template,
-            container_spec=container,
+            container_spec=with_health(container, flags),
             resources=resources,
             restart_policy=restart,
             placement=_given(
@@ -266,13 +267,6 @@ def _update_config(config: UpdateConfig, flags: Flags, prefix: str) -> UpdateCon
 
 def _given(record: S, **values: Any) -> S:
     return replace(record, **{name: value for name, value in values.items() if value is not None})
-
-
-def _words(flag: str, text: str) -> tuple[str, ...]:
-    try:
-        return tuple(shlex.split(text))
-    except ValueError as error:
-        raise InvalidArgument(f"{flag} {text!r}: {str(error).lower()}", remedy="Close the quotation.") from error
 
 
 def _changed_labels(labels: Mapping[str, str], flags: Flags, what: str) -> dict[str, str]:

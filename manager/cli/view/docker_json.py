@@ -13,6 +13,7 @@ from pyswarm.proto.model.resources import Resources
 from pyswarm.proto.model.spec import (
     ContainerSpec,
     FileTarget,
+    HealthConfig,
     MoveConfig,
     PortConfig,
     ServiceMode,
@@ -212,6 +213,23 @@ def _container(container: ContainerSpec) -> Json:
             "StopGracePeriod": _nanoseconds(container.stop_grace_period_seconds),
             "CapabilityAdd": list(container.capability_add),
             "CapabilityDrop": list(container.capability_drop),
+            "Healthcheck": _health(container.healthcheck),
+            "Readiness": _health(container.readiness),
+            "PreStop": list(container.pre_stop),
+            "DrainDelay": _nanoseconds(container.drain_delay_seconds),
+        }
+    )
+
+
+def _health(config: HealthConfig) -> Json:
+    return _without_empty(
+        {
+            "Test": list(config.test),
+            "Interval": _nanoseconds(config.interval_seconds),
+            "Timeout": _nanoseconds(config.timeout_seconds),
+            "Retries": config.retries,
+            "StartPeriod": _nanoseconds(config.start_period_seconds),
+            "StartInterval": _nanoseconds(config.start_interval_seconds),
         }
     )
 

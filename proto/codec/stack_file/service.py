@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pyswarm.proto.codec.stack_file.deploy import deployment_of
 from pyswarm.proto.codec.stack_file.document import failure
 from pyswarm.proto.codec.stack_file.endpoints import mounts_of, ports_of
+from pyswarm.proto.codec.stack_file.health import check_of, pre_stop_of
 from pyswarm.proto.codec.stack_file.payloads import Known, configs_used, secrets_used
 from pyswarm.proto.codec.stack_file.reader import Section
 from pyswarm.proto.codec.stack_file.vocabulary import SERVICE
@@ -52,6 +53,10 @@ def service_of(
         tty=service.flag("tty"),
         secrets=secrets_used(service, secrets, warnings),
         configs=configs_used(service, configs, warnings),
+        healthcheck=check_of(service, "healthcheck", warnings),
+        readiness=check_of(service, "readiness", warnings),
+        pre_stop=pre_stop_of(service, warnings),
+        drain_delay_seconds=service.duration("drain_delay"),
     )
     spec = ServiceSpec(
         name=f"{stack}_{name}",

@@ -39,7 +39,7 @@ SERVICE = Vocabulary(
     frozenset(
         {"image", "command", "entrypoint", "environment", "labels", "deploy", "ports", "volumes", "user"}
         | {"working_dir", "hostname", "stop_signal", "stop_grace_period", "cap_add", "cap_drop", "read_only"}
-        | {"init", "tty", "secrets", "configs"}
+        | {"init", "tty", "secrets", "configs", "healthcheck", "readiness", "pre_stop", "drain_delay"}
     ),
     ignored={
         "build": "images are pulled from a registry: build and push it first",
@@ -74,7 +74,6 @@ SERVICE = Vocabulary(
         "env_file": "Write the variables under environment.",
         "extends": "Use a YAML anchor (&name, <<: *name) or a second file (-c A -c B).",
         "extra_hosts": _LATER,
-        "healthcheck": _LATER,
         "isolation": "It is for Windows containers only.",
         "logging": "Logs are kept by pyswarm itself: read them with `pyswarm service logs`.",
         "mem_limit": "Use deploy.resources.limits.memory.",
@@ -97,6 +96,22 @@ SERVICE = Vocabulary(
         "volumes_from": "Mount the same directory in both services.",
     },
 )
+
+HEALTHCHECK = Vocabulary(
+    frozenset({"test", "interval", "timeout", "retries", "start_period", "start_interval", "disable"})
+)
+"""`healthcheck`, and `readiness`, which is ours."""
+
+PRE_STOP = Vocabulary(
+    frozenset({"command"}),
+    refused={
+        "user": "The hook is executed as the container's user.",
+        "privileged": "The hook has the rights of the container.",
+        "working_dir": "The hook is executed in the container's working directory.",
+        "environment": "The hook has the container's environment: set it in the command.",
+    },
+)
+"""A hook that is executed before the container is stopped."""
 
 PAYLOAD = Vocabulary(
     frozenset({"file", "content", "environment", "external", "name", "labels"}),

@@ -14,6 +14,7 @@ from pyswarm.agent_runtime.image.content import WrongDigest
 from pyswarm.agent_runtime.image.store import ImageStore
 from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, NotFound
 from pyswarm.proto.v1 import runtime_pb2 as pb
+from pyswarm.proto.v1 import types_pb2
 
 COMMON = layer_tar(entry("common", b"common"))
 ONE = make_image(COMMON, layer_tar(entry("one", b"one")))
@@ -87,6 +88,25 @@ async def test_the_same_image_in_two_wrappings_is_listed_once(store: ImageStore)
     (image,) = await store.images()
 
     assert image.references == ["docker.io/library/one:1", "docker.io/library/other:1"]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        pytest.param({}, types_pb2.HealthConfig(), id="none"),
+        pytest.param({"Healthcheck": {"Test": "x"}}, types_pb2.HealthConfig(), id="malformed"),
+        pytest.param({"Healthcheck": {"Test": ["CMD", "x"], "Interval": "5s"}}, types_pb2.HealthConfig(), id="wrong"),
+        pytest.param(
+            {"Healthcheck": {"Test": ["CMD-SHELL", "x"], "Interval": 5 * 10**9, "Timeout": 10**9, "Retries": 4}},
+            types_pb2.HealthConfig(test=["CMD-SHELL", "x"], interval_seconds=5, timeout_seconds=1, retries=4),
+            id="Docker's own form",
+        ),
+    ],
+)
+async def test_an_images_health_check_is_listed(store: ImageStore, config, expected) -> None:
+    await load(store, ("checked:1", make_image(COMMON, config=config)))
+    (image,) = await store.images()
+    assert image.healthcheck == expected
 
 
 @pytest.mark.parametrize(
