@@ -47,6 +47,13 @@ ROUNDS ?= 1000
 nemesis: build
 	@$(PY) tests/e2e/nemesis.py --rounds $(ROUNDS) --managers $(MANAGERS) $(OPTIONS)
 
+# The consensus code on a virtual clock, network and disk: SEEDS runs from SEED on. `make test` holds a hundred.
+SEEDS ?= 2000
+SEED ?= 0
+.PHONY: sim
+sim: build
+	@$(PY) tests/sim/run.py --seeds $(SEEDS) --first $(SEED) $(OPTIONS)
+
 lint: build
 	@ruff check .
 	@ruff format --check --quiet .

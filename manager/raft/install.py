@@ -21,6 +21,9 @@ PIECES_UNDER_WAY = 16
 STALLED_SECONDS = 5.0
 """A stream without an answer for this long is given up; another one begins."""
 
+CONFIRM_SECONDS = 1.0
+"""How often a follower that has all pieces is asked whether they are installed."""
+
 
 class SnapshotSender:
     def __init__(self, header: SnapshotHeader, reader: SnapshotReader, *, stream: int, now: float) -> None:
@@ -31,6 +34,7 @@ class SnapshotSender:
         self._received = 0
         self._is_sent = False
         self._progressed_at = now
+        self._asked_at = now
 
     def next_pieces(self, term: int) -> list[SnapshotPiece]:
         """Return what may be sent now."""
@@ -43,14 +47,29 @@ class SnapshotSender:
             self._number += 1
         return pieces
 
+    def question(self, term: int, now: float) -> SnapshotPiece | None:
+        """Return the first piece again when it is time to ask whether all are installed.
+
+        The follower says so once, and that may be lost with its link while this one lives. Who holds what a first
+        piece announces says so again; who is installing it says that it has come.
+        """
+        if not self._is_all_received or now - self._asked_at < CONFIRM_SECONDS:
+            return None
+        self._asked_at = now
+        return SnapshotPiece(term, self.stream, 0, False, encode_header(self.header))
+
     def acknowledged(self, received: int, now: float) -> None:
         if received > self._received:
             self._received = received
-            self._progressed_at = now
+            self._progressed_at = self._asked_at = now
+
+    @property
+    def _is_all_received(self) -> bool:
+        return self._is_sent and self._received == self._number
 
     def heard(self, now: float) -> None:
         """The follower lives. While it syncs and restores the last piece, that is all it can say."""
-        if self._is_sent and self._received == self._number:
+        if self._is_all_received:
             self._progressed_at = now
 
     def is_stalled(self, now: float) -> bool:

@@ -176,6 +176,9 @@ class Roster:
             if is_submitted:
                 raise OutcomeUnknown(f"the change of members was not committed within {CHANGE_SECONDS:g} s") from error
             raise Unavailable("this manager leads but is not ready yet") from error
+        finally:
+            # The core may answer a change that nobody waits for any more.
+            outcome.cancel()
 
     async def _settled_or_deposed(self, outcome: "asyncio.Future[None]") -> None:
         term = self._guard.term

@@ -43,6 +43,9 @@ class SnapshotFeed:
         if progress.snapshot is not None:
             for piece in progress.snapshot.next_pieces(self._exchange.term):
                 self._exchange.post(raft_id, piece)
+            question = progress.snapshot.question(self._exchange.term, self._exchange.now)
+            if question is not None:
+                self._exchange.post(raft_id, question)
 
     def answered(self, raft_id: str, progress: Progress, reply: SnapshotReply) -> None:
         sender = progress.snapshot
