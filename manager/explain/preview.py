@@ -83,6 +83,8 @@ class _Future:
             return None
         plan = reconcile(self.seen, service, now=self.now, new_id=lambda: next(self._ids))
         self._apply(plan.changes)
+        if service.spec.schedule is not None and not plan.changes:
+            return None  # what its future moments bring is not foreseen
         return self.now + 0.01 if plan.changes else plan.look_again_at
 
     def _place(self) -> None:

@@ -30,9 +30,27 @@ class _Wish(Struct, frozen=True):
     why: str
 
 
+class RunPlan(Struct, frozen=True):
+    """The next changes of one run's tasks, and how the run stands after them."""
+
+    changes: tuple[Change, ...]
+    status: JobStatus
+    look_again_at: float | None
+    why: str
+
+
 def reconcile_job(seen: Snapshot, service: Service, *, now: float, new_id: NewId) -> Plan:
     """Return the next changes of one job. Deciding again on the result settles after a few rounds."""
     tasks = {task.id: task for task in seen.tasks_of_service(service.id)}
+    run = plan_run(seen, service, tasks, now=now, new_id=new_id)
+    changes = run.changes
+    if run.status != service.job_status:
+        changes = (Update(replace(service, job_status=run.status)), *changes)
+    return Plan(changes, run.look_again_at, run.why if changes else "")
+
+
+def plan_run(seen: Snapshot, service: Service, tasks: Mapping[str, Task], *, now: float, new_id: NewId) -> RunPlan:
+    """Return what the service's present run needs; those of `tasks` that are of other runs are told to stop."""
     kept = {id: _kept(seen, service, task) for id, task in tasks.items()}
     changes: list[Change] = [Update(task) for id, task in sorted(kept.items()) if task != tasks[id]]
     slots = _slots_of_iteration(service, kept.values())
@@ -42,10 +60,8 @@ def reconcile_job(seen: Snapshot, service: Service, *, now: float, new_id: NewId
     for key in due[: _room(service, slots)]:
         changes.append(Create(_new_task(service, key, new_id(), wishes[key].why, now)))
     status = _status(service, [wishes.get(key) for key in _open_slots(seen, service, slots)], now)
-    if status != service.job_status:
-        changes.insert(0, Update(replace(service, job_status=status)))
     why = f"job {service.spec.name}, run {status.iteration}: {_told(slots, wishes)}"
-    return Plan(tuple(changes), min(moments, default=None), why if changes else "")
+    return RunPlan(tuple(changes), status, min(moments, default=None), why)
 
 
 def completed_slots(service: Service, slots: Mapping[SlotKey, Slot]) -> frozenset[SlotKey]:

@@ -80,12 +80,17 @@ def _beyond_history(seen: Snapshot, service: Service, tasks: tuple[Task, ...]) -
     attempts = service.spec.task_template.restart_policy.max_attempts
     keep = max(limit, attempts + 1 if attempts > 0 else 0)
     dead: dict[object, list[Task]] = {}
+    forgotten: list[Task] = []
+    runs = {run.iteration for run in (*service.runs, service.job_status)}
+    if service.spec.schedule is not None:
+        forgotten = [task for task in tasks if task.job_iteration not in runs and task.state.is_terminal]
+        tasks = tuple(task for task in tasks if task.job_iteration in runs)
     for task in tasks:
         # A job's completed tasks are what says that it is complete: those of its present run stay.
-        is_result = task.job_iteration == service.job_status.iteration and task.state is TaskState.COMPLETE
+        is_result = task.job_iteration in runs and task.state is TaskState.COMPLETE
         if task.state.is_terminal and not task.is_wanted and not (service.spec.mode.is_job and is_result):
             dead.setdefault(slot_key(service, task), []).append(task)
-    excess = []
+    excess = forgotten
     for members in dead.values():
         members.sort(key=lambda t: (t.created_at, t.version, t.id), reverse=True)
         excess += members[keep:]

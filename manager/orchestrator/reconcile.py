@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from pyswarm.manager.orchestrator.cron import reconcile_scheduled
 from pyswarm.manager.orchestrator.jobs import reconcile_job
 from pyswarm.manager.orchestrator.moves import desire
 from pyswarm.manager.orchestrator.placement import is_drained, is_lost, reason_to_leave, satisfies
@@ -32,6 +33,8 @@ STOP_WAIT_SECONDS = 60.0
 
 def reconcile(seen: Snapshot, service: Service, *, now: float, new_id: NewId) -> Plan:
     """Return the next changes of one service. Deciding again on the result settles after a few rounds."""
+    if service.spec.schedule is not None:
+        return reconcile_scheduled(seen, service, now=now, new_id=new_id)
     if service.spec.mode.is_job:
         return reconcile_job(seen, service, now=now, new_id=new_id)
     return _Pass(seen, service, now, new_id).plan()

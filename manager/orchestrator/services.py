@@ -16,7 +16,7 @@ from pyswarm.manager.orchestrator.update import revision_for
 from pyswarm.manager.store.changes import Change, Create, Delete, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfSequence
-from pyswarm.proto.model.objects import JobStatus, Service, UpdateStatus
+from pyswarm.proto.model.objects import CronStatus, JobStatus, Service, UpdateStatus
 from pyswarm.proto.model.spec import ServiceSpec
 from pyswarm.proto.model.states import TaskState, UpdateState
 
@@ -37,9 +37,10 @@ def create_service(seen: Snapshot, spec: ServiceSpec, *, new_id: NewId) -> Plan:
 
 def new_service(seen: Snapshot, spec: ServiceSpec, new_id: NewId) -> Service:
     """Return a service of this spec, with its ports; its revision is the caller's to write."""
-    job_status = JobStatus(iteration=1) if spec.mode.is_job else JobStatus()
+    runs_at_once = spec.mode.is_job and spec.schedule is None
+    job_status = JobStatus(iteration=1) if runs_at_once else JobStatus()
     ports = allocate_ports(seen, spec, None)
-    return Service(id=new_id(), spec=spec, spec_version=1, ports=ports, job_status=job_status)
+    return Service(id=new_id(), spec=spec, spec_version=1, ports=ports, job_status=job_status, cron=_cron(spec))
 
 
 def update_service(seen: Snapshot, service_id: str, version: int, spec: ServiceSpec, *, rollback: bool = False) -> Plan:
@@ -60,6 +61,11 @@ def update_service(seen: Snapshot, service_id: str, version: int, spec: ServiceS
     return Plan(changes, why=f"service {spec.name} was updated")
 
 
+def _cron(spec: ServiceSpec) -> CronStatus:
+    """Return a schedule that is yet to be followed: from when it is first looked at."""
+    return CronStatus(forced=spec.task_template.force_update)
+
+
 def check_fixed(service: Service, spec: ServiceSpec) -> None:
     """Raises InvalidArgument for what cannot change in a service's life."""
     if spec.name != service.spec.name:
@@ -76,6 +82,8 @@ def changed_service(seen: Snapshot, service: Service, spec: ServiceSpec, *, roll
     ports = allocate_ports(seen, spec, service)
     affects_tasks = spec.task_template != service.spec.task_template or ports != service.ports
     is_job = spec.mode.is_job
+    runs_again = is_job and spec.schedule is None
+    keeps_schedule = spec.schedule == service.spec.schedule
     state = UpdateState.ROLLBACK_STARTED if rollback else UpdateState.UNSET
     changed = replace(
         service,
@@ -85,8 +93,10 @@ def changed_service(seen: Snapshot, service: Service, spec: ServiceSpec, *, roll
         spec_version=service.spec_version + 1 if affects_tasks else service.spec_version,
         # Only a change of tasks begins an update; the reconciler stamps its start.
         update_status=UpdateStatus(state) if affects_tasks and not is_job else service.update_status,
-        # Any change runs a job again (SwarmKit controlapi/service.go).
-        job_status=JobStatus(iteration=service.job_status.iteration + 1) if is_job else service.job_status,
+        # Any change runs a job again (SwarmKit controlapi/service.go), unless it has a schedule to run by.
+        job_status=JobStatus(iteration=service.job_status.iteration + 1) if runs_again else service.job_status,
+        runs=() if runs_again else service.runs,
+        cron=service.cron if keeps_schedule else replace(_cron(spec), forced=service.cron.forced),
     )
     return (Update(changed), Create(revision_for(changed))) if affects_tasks else (Update(changed),)
 
@@ -132,6 +142,8 @@ def service_counts(seen: Snapshot, service: Service) -> Counts:
         return Counts(running, mode.replicated.replicas)
     live = sum(1 for t in wanted if not t.state.is_terminal)
     completed = len(completed_slots(service, slots_of(service, seen.tasks_of_service(service.id))))
+    if service.spec.schedule is not None and not service.job_status.is_active:
+        return Counts(running, 0, completed)
     if mode.replicated_job is not None:
         left = mode.replicated_job.total_completions - completed
         return Counts(running, min(left, mode.replicated_job.max_concurrent or left), completed)

@@ -12,9 +12,11 @@ from typing import Final
 
 from pyswarm.proto.codec.affinity import parse_affinity
 from pyswarm.proto.codec.constraint import parse_constraint, parse_preference
+from pyswarm.proto.codec.cron import check_schedule
 from pyswarm.proto.codec.generic_resources import parse_reservation
 from pyswarm.proto.codec.problems import Problem, caught, negative, raise_if_any
 from pyswarm.proto.codec.validate_container import container_problems
+from pyswarm.proto.errors import InvalidArgument
 from pyswarm.proto.model.resources import ResourceRequirements, Resources
 from pyswarm.proto.model.spec import (
     MODES,
@@ -76,6 +78,7 @@ def service_problems(spec: ServiceSpec) -> Iterator[Problem]:
     yield from negative("move parallelism", spec.move_config.parallelism)
     if spec.move_config != MoveConfig() and spec.mode.replicated is None:
         yield Problem("only replicated services are moved and rebalanced", "Leave the move configuration out.")
+    yield from _schedule_problems(spec)
     if spec.rollback_config.failure_action is FailureAction.ROLLBACK:
         yield Problem("a rollback that fails cannot roll back again", "Let a failed rollback pause or continue.")
     yield from _endpoint_problems(spec.endpoint_spec)
@@ -165,6 +168,22 @@ def _job_problems(spec: ServiceSpec) -> Iterator[Problem]:
         yield Problem(
             "update and rollback settings do not go with a job", "A changed job is run again: leave them out."
         )
+
+
+def _schedule_problems(spec: ServiceSpec) -> Iterator[Problem]:
+    schedule = spec.schedule
+    if schedule is None:
+        return
+    if not spec.mode.is_job:
+        yield Problem("only jobs run by a schedule", "Set the mode to replicated-job or global-job.")
+    try:
+        check_schedule(schedule)
+    except InvalidArgument as error:
+        yield Problem(error.message, error.remedy)
+    yield from _unset("concurrency of runs", schedule.concurrency)
+    yield from negative("missed run window", schedule.missed_run_window_seconds)
+    yield from negative("number of completed runs to keep", schedule.keep_completed)
+    yield from negative("number of failed runs to keep", schedule.keep_failed)
 
 
 def _update_problems(what: str, config: UpdateConfig) -> Iterator[Problem]:

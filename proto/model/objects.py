@@ -39,6 +39,24 @@ class JobStatus(Struct, frozen=True, omit_defaults=True, gc=False):
     started_at: float = 0.0
     ended_at: float = 0.0
     message: str = ""
+    scheduled_at: float = 0.0
+
+    @property
+    def is_active(self) -> bool:
+        return self.iteration > 0 and self.state in (JobState.UNSET, JobState.RUNNING)
+
+
+class CronStatus(Struct, frozen=True, omit_defaults=True, gc=False):
+    """How far a schedule has been followed: what was dealt with once is never dealt with again, whoever leads.
+
+    `since` is when it began to count, `last_at` the last of its moments that was dealt with (seconds since the epoch),
+    `forced` the last run by hand, `message` why the last moment went without a run.
+    """
+
+    since: float = 0.0
+    last_at: float = 0.0
+    forced: int = 0
+    message: str = ""
 
 
 class Service(Struct, frozen=True, omit_defaults=True, gc=False, tag="service"):
@@ -54,6 +72,8 @@ class Service(Struct, frozen=True, omit_defaults=True, gc=False, tag="service"):
     update_status: UpdateStatus = UpdateStatus()
     ports: tuple[PortConfig, ...] = ()
     job_status: JobStatus = JobStatus()
+    runs: tuple[JobStatus, ...] = ()
+    cron: CronStatus = CronStatus()
 
     @property
     def stack(self) -> str:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from pyswarm.proto.model.resources import Platform, ResourceRequirements
 from pyswarm.proto.model.states import (
     Availability,
+    Concurrency,
     FailureAction,
     MountType,
     PlacementStrategy,
@@ -195,6 +196,23 @@ MODES = ("replicated", "global", "replicated-job", "global-job")
 """The service modes, as flags and stack files call them."""
 
 
+class CronSchedule(Struct, frozen=True, omit_defaults=True, gc=False):
+    """When a job runs: five cron fields, read in a time zone.
+
+    A run that could not start in time (no leader, no quorum) may start `missed_run_window_seconds` later at the latest;
+    of several that were missed only the last one. Runs that ended are remembered with their tasks, besides the last
+    run: `keep_completed` and `keep_failed` of them.
+    """
+
+    expression: str = ""
+    time_zone: str = "UTC"
+    concurrency: Concurrency = Concurrency.FORBID
+    missed_run_window_seconds: float = 300.0
+    keep_completed: int = 3
+    keep_failed: int = 1
+    suspended: bool = False
+
+
 class UpdateConfig(Struct, frozen=True, omit_defaults=True, gc=False):
     """`parallelism` 0 updates all slots at once."""
 
@@ -243,6 +261,7 @@ class ServiceSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     rollback_config: UpdateConfig = UpdateConfig()
     endpoint_spec: EndpointSpec = EndpointSpec()
     move_config: MoveConfig = MoveConfig()
+    schedule: CronSchedule | None = None
 
 
 class SecretSpec(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -75,6 +75,15 @@ class JobState(IntEnum):
     FAILED = 3
 
 
+class Concurrency(IntEnum):
+    """What becomes of a scheduled run while an earlier one is active: skipped, run beside it, or in its place."""
+
+    UNSET = 0
+    FORBID = 1
+    ALLOW = 2
+    REPLACE = 3
+
+
 class PublishMode(IntEnum):
     UNSET = 0
     INGRESS = 1

@@ -30,6 +30,7 @@ from pyswarm.proto.model.resources import GenericResource, Platform, ResourceReq
 from pyswarm.proto.model.spec import (
     ClusterSpec,
     ContainerSpec,
+    CronSchedule,
     EndpointSpec,
     GlobalJob,
     GlobalMode,
@@ -147,6 +148,7 @@ def a_service_spec(
     restart: RestartPolicy = RestartPolicy(),  # noqa: B008 - immutable
     update: UpdateConfig = UpdateConfig(),  # noqa: B008 - immutable
     move: MoveConfig = MoveConfig(),  # noqa: B008 - immutable
+    schedule: CronSchedule | None = None,
     container: ContainerSpec | None = None,
 ) -> ServiceSpec:
     mode = ServiceMode(global_mode=GlobalMode()) if is_global else ServiceMode(replicated=ReplicatedMode(replicas))
@@ -181,6 +183,7 @@ def a_service_spec(
         mode=mode,
         update_config=update,
         move_config=move,
+        schedule=schedule,
         endpoint_spec=EndpointSpec(ports=ports),
     )
 

@@ -8,6 +8,7 @@ when that takes more rounds than any honest change needs, so a decision that nev
 
 from collections.abc import Callable
 from itertools import count
+from math import inf
 
 from lib.builders import FakeClock, a_cluster, a_node
 from msgspec.structs import replace
@@ -105,7 +106,7 @@ class World:
                 return
         raise AssertionError(f"the world did not come to rest in {ROUNDS_MAX} rounds")
 
-    def round(self) -> float | None:
+    def round(self, *, not_after: float = inf) -> float | None:
         """Decide, act, and let time pass to the next moment; return None at rest, else the time."""
         moments = []
         changed = False
@@ -126,7 +127,7 @@ class World:
         later = [m for m in moments if m > self.clock.now()]
         if not later:
             return None
-        self.clock.advance(min(later) - self.clock.now())
+        self.clock.advance(min(*later, not_after) - self.clock.now())
         return self.clock.now()
 
     def _decide(self, service_id: str) -> Plan:

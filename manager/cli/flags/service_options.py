@@ -11,6 +11,7 @@ import click
 from pyswarm.manager.cli.flags.health import HEALTH_OPTIONS
 from pyswarm.manager.cli.flags.types import (
     BYTES,
+    CONCURRENCY,
     COUNT,
     CPUS,
     DURATION,
@@ -82,6 +83,13 @@ _SHARED: tuple[Decorator, ...] = (
     _one("--move-parallelism", kind=COUNT, text="Tasks moved off drained nodes at once (0: a quarter of them) (0)"),
     _one("--move-order", kind=UPDATE_ORDER, text="Which comes first when a task is moved (start-first)"),
     _one("--rebalance", kind=REBALANCE, text="Spread the service again when a node joins or comes back (manual)"),
+    _one("--cron", text='Run a job at these moments: minute hour day-of-month month day-of-week ("": no more)'),
+    _one("--cron-time-zone", text="Time zone that the schedule is read in (UTC)"),
+    _one("--cron-concurrency", kind=CONCURRENCY, text="What becomes of a run while another is active (forbid)"),
+    _one("--cron-missed-run-window", kind=DURATION, text="How much later a missed run may still start (5m)"),
+    _one("--cron-keep-completed", kind=COUNT, text="Completed runs to remember besides the last run (3)"),
+    _one("--cron-keep-failed", kind=COUNT, text="Failed runs to remember besides the last run (1)"),
+    _switch("--cron-suspend", "Do not run by the schedule for now"),
     _one("--max-concurrent", kind=COUNT, text="Tasks of a job that run at once (all)"),
     _one("--endpoint-mode", kind=click.Choice(["vip", "dnsrr"]), text="Endpoint mode (vip)"),
     click.option("-d", "--detach", is_flag=True, help="Exit at once instead of following until it has converged"),

@@ -25,6 +25,7 @@ from pyswarm.proto.errors import InvalidArgument
 from pyswarm.proto.model.resources import ResourceRequirements, Resources
 from pyswarm.proto.model.spec import (
     ContainerSpec,
+    CronSchedule,
     EndpointSpec,
     GlobalJob,
     GlobalMode,
@@ -42,7 +43,9 @@ from pyswarm.proto.model.spec import (
 
 Flags = Mapping[str, Any]
 T = TypeVar("T")
-S = TypeVar("S", ContainerSpec, Resources, RestartPolicy, Placement, UpdateConfig, EndpointSpec, MoveConfig)
+S = TypeVar(
+    "S", ContainerSpec, Resources, RestartPolicy, Placement, UpdateConfig, EndpointSpec, MoveConfig, CronSchedule
+)
 
 
 def new_spec(
@@ -144,7 +147,11 @@ def changed_spec(spec: ServiceSpec, flags: Flags, environment: Mapping[str, str]
 
 
 def _new_mode(flags: Flags) -> ServiceMode:
-    name, replicas, concurrent = flags.get("mode") or "replicated", flags.get("replicas"), flags.get("max_concurrent")
+    name, replicas, concurrent = (
+        flags.get("mode") or _default_mode(flags),
+        flags.get("replicas"),
+        flags.get("max_concurrent"),
+    )
     if name in ("global", "global-job") and replicas is not None:
         raise InvalidArgument(
             "replicas can only be used with replicated or replicated-job mode", remedy="Leave --replicas out."
@@ -161,6 +168,30 @@ def _new_mode(flags: Flags) -> ServiceMode:
         total = 1 if replicas is None else replicas
         return ServiceMode(replicated_job=ReplicatedJob(total if concurrent is None else concurrent, total))
     return ServiceMode(replicated=ReplicatedMode())
+
+
+def _default_mode(flags: Flags) -> str:
+    """What runs by a schedule is a job."""
+    return "replicated-job" if flags.get("cron") else "replicated"
+
+
+def _schedule(schedule: CronSchedule | None, flags: Flags) -> CronSchedule | None:
+    """Return the schedule with what the flags name; an empty one ends it."""
+    given = {
+        "time_zone": flags.get("cron_time_zone"),
+        "concurrency": flags.get("cron_concurrency"),
+        "missed_run_window_seconds": flags.get("cron_missed_run_window"),
+        "keep_completed": flags.get("cron_keep_completed"),
+        "keep_failed": flags.get("cron_keep_failed"),
+        "suspended": flags.get("cron_suspend"),
+    }
+    if flags.get("cron") == "":
+        return None
+    if schedule is None and flags.get("cron") is None:
+        if any(value is not None for value in given.values()):
+            raise InvalidArgument("there is no schedule to change", remedy='Give one: --cron "30 3 * * *".')
+        return None
+    return _given(schedule or CronSchedule(), expression=flags.get("cron"), **given)
 
 
 def _job_size(job: ReplicatedJob, flags: Flags) -> ReplicatedJob:
@@ -244,6 +275,7 @@ def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
         update_config=_update_config(spec.update_config, flags, "update"),
         rollback_config=_update_config(spec.rollback_config, flags, "rollback"),
         endpoint_spec=_given(spec.endpoint_spec, mode=flags.get("endpoint_mode")),
+        schedule=_schedule(spec.schedule, flags),
         move_config=_given(
             spec.move_config,
             parallelism=flags.get("move_parallelism"),

@@ -9,6 +9,7 @@ from pyswarm.proto.codec.units import parse_bytes, parse_duration, parse_nano_cp
 from pyswarm.proto.errors import InvalidArgument
 from pyswarm.proto.model.states import (
     Availability,
+    Concurrency,
     FailureAction,
     PlacementStrategy,
     RestartCondition,
@@ -88,6 +89,9 @@ ROLE = OneOf("role", {"worker": Role.WORKER, "manager": Role.MANAGER})
 RESTART_CONDITION = OneOf(
     "condition",
     {"none": RestartCondition.NONE, "on-failure": RestartCondition.ON_FAILURE, "any": RestartCondition.ANY},
+)
+CONCURRENCY = OneOf(
+    "policy", {"forbid": Concurrency.FORBID, "allow": Concurrency.ALLOW, "replace": Concurrency.REPLACE}
 )
 REBALANCE = OneOf("mode", {"auto": True, "manual": False})
 UPDATE_ORDER = OneOf("order", {"stop-first": UpdateOrder.STOP_FIRST, "start-first": UpdateOrder.START_FIRST})

@@ -130,6 +130,11 @@ def _remedy(name: str) -> str:
 def _judge_job(goal: Goal, service: Service, seen: Observation, memory: Memory, now: float) -> Verdict:
     """A job is done when its present run has ended: the cluster says whether well."""
     status = service.job_status
+    if service.spec.schedule is not None:
+        # It runs when its time has come; a run that ended badly is told of by `service ls` and `inspect`.
+        return Verdict(
+            Progress(goal.name, 0, 0, (), aim="complete", note="scheduled", outcome=Outcome.CONVERGED), Memory()
+        )
     slots = _job_slots(service, seen)
     done = sum(slot.is_done for slot in slots)
     job = service.spec.mode.replicated_job

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyswarm.manager.cli.view.facts import rfc3339
 from pyswarm.manager.cli.view.services import move_order
-from pyswarm.proto.model.objects import Node, Service
+from pyswarm.proto.model.objects import JobStatus, Node, Service
 from pyswarm.proto.model.resources import Resources
 from pyswarm.proto.model.spec import (
     ContainerSpec,
@@ -46,16 +46,27 @@ def service_json(service: Service) -> Json:
         )
     job = service.job_status
     if service.spec.mode.is_job:
-        found["JobStatus"] = _without_empty(
-            {
-                "JobIteration": {"Index": job.iteration},
-                "LastExecution": rfc3339(job.started_at) if job.started_at else None,
-                "State": job.state.name.lower(),
-                "EndedAt": rfc3339(job.ended_at) if job.ended_at else None,
-                "Message": job.message,
-            }
+        found["JobStatus"] = _run(job)
+    if service.spec.schedule is not None:
+        cron = service.cron
+        found["CronStatus"] = _without_empty(
+            {"LastMoment": rfc3339(cron.last_at) if cron.last_at else None, "Message": cron.message}
         )
+        found["EarlierRuns"] = [_run(run) for run in service.runs]
     return _without_empty(found)
+
+
+def _run(run: JobStatus) -> Json:
+    return _without_empty(
+        {
+            "JobIteration": {"Index": run.iteration},
+            "LastExecution": rfc3339(run.started_at) if run.started_at else None,
+            "ScheduledAt": rfc3339(run.scheduled_at) if run.scheduled_at else None,
+            "State": run.state.name.lower(),
+            "EndedAt": rfc3339(run.ended_at) if run.ended_at else None,
+            "Message": run.message,
+        }
+    )
 
 
 def spec_json(spec: ServiceSpec) -> Json:
@@ -69,6 +80,18 @@ def spec_json(spec: ServiceSpec) -> Json:
         "RollbackConfig": _update(spec.rollback_config),
         "EndpointSpec": _endpoint(spec),
     }
+    if (schedule := spec.schedule) is not None:
+        found["Schedule"] = _without_empty(
+            {
+                "Cron": schedule.expression,
+                "TimeZone": schedule.time_zone,
+                "Concurrency": schedule.concurrency.name.lower(),
+                "MissedRunWindow": _nanoseconds(schedule.missed_run_window_seconds),
+                "KeepCompleted": schedule.keep_completed,
+                "KeepFailed": schedule.keep_failed,
+                "Suspended": schedule.suspended,
+            }
+        )
     if spec.move_config != MoveConfig():
         found["MoveConfig"] = _without_empty(
             {

@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pyswarm.manager.cli.records import ServiceRow
-from pyswarm.manager.cli.view.facts import Fact, render_facts
+from pyswarm.manager.cli.view.facts import Fact, render_facts, rfc3339
 from pyswarm.manager.cli.view.human import ago
 from pyswarm.manager.cli.view.ports import ports_text
 from pyswarm.manager.cli.view.table import Row, column
 from pyswarm.manager.cli.view.tasks import SHORT_ID
+from pyswarm.proto.codec.cron import next_moment
 from pyswarm.proto.codec.generic_resources import as_text
 from pyswarm.proto.codec.units import format_bytes, format_duration, format_nano_cpus
-from pyswarm.proto.model.objects import Service
+from pyswarm.proto.model.objects import JobStatus, Service
 from pyswarm.proto.model.resources import Resources
 from pyswarm.proto.model.spec import MoveConfig, PortConfig, ServiceSpec, UpdateConfig
 from pyswarm.proto.model.states import PlacementStrategy, UpdateOrder, UpdateState
@@ -77,6 +78,8 @@ def service_pretty(service: Service, *, now: float) -> str:
         ("Max Concurrent", str(spec.mode.replicated_job.max_concurrent) if spec.mode.replicated_job else ""),
         ("Total Completions", str(job_total(spec) or "")),
         ("JobStatus", _job_status(service, now)),
+        ("Schedule", _schedule(service, now)),
+        ("Earlier Runs", [_run(run, now) for run in service.runs]),
         ("UpdateStatus", _update_status(service, now)),
         (
             "Placement",
@@ -148,6 +151,26 @@ def _job_status(service: Service, now: float) -> dict[str, str]:
         "Ended": ago(status.ended_at, now) if status.ended_at else "",
         "Message": status.message,
     }
+
+
+def _schedule(service: Service, now: float) -> dict[str, str]:
+    schedule, status = service.spec.schedule, service.cron
+    if schedule is None:
+        return {}
+    return {
+        "Cron": schedule.expression,
+        "Time Zone": schedule.time_zone,
+        "Concurrency": schedule.concurrency.name.lower(),
+        "Missed Run Window": format_duration(schedule.missed_run_window_seconds),
+        "Suspended": "yes" if schedule.suspended else "",
+        "Next Run": "" if schedule.suspended else rfc3339(next_moment(schedule, now)),
+        "Last Moment": f"{rfc3339(status.last_at)} {status.message}".rstrip() if status.last_at else "",
+    }
+
+
+def _run(run: JobStatus, now: float) -> str:
+    ended = f", ended {ago(run.ended_at, now)}" if run.ended_at else ""
+    return f"{run.iteration}  {run.state.name.lower()}{ended}{': ' + run.message if run.message else ''}"
 
 
 def _update_status(service: Service, now: float) -> dict[str, str]:

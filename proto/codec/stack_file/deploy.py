@@ -15,12 +15,14 @@ from pyswarm.proto.codec.stack_file.vocabulary import (
     RESERVATIONS,
     RESOURCES,
     RESTART_POLICY,
+    SCHEDULE,
     UPDATE_CONFIG,
 )
 from pyswarm.proto.model.resources import GenericResource, ResourceRequirements, Resources
 from pyswarm.proto.model.spec import (
     MODES,
     PRIORITY_MAX,
+    CronSchedule,
     GlobalJob,
     GlobalMode,
     MoveConfig,
@@ -31,7 +33,7 @@ from pyswarm.proto.model.spec import (
     ServiceMode,
     UpdateConfig,
 )
-from pyswarm.proto.model.states import FailureAction, PlacementStrategy, RestartCondition, UpdateOrder
+from pyswarm.proto.model.states import Concurrency, FailureAction, PlacementStrategy, RestartCondition, UpdateOrder
 
 _MODES = {name: name for name in MODES}
 _CONDITIONS = {
@@ -45,6 +47,7 @@ _ACTIONS = {
     "rollback": FailureAction.ROLLBACK,
 }
 _ROLLBACK_ACTIONS = {name: action for name, action in _ACTIONS.items() if name != "rollback"}
+_CONCURRENCIES = {"forbid": Concurrency.FORBID, "allow": Concurrency.ALLOW, "replace": Concurrency.REPLACE}
 _STRATEGIES = {"spread": PlacementStrategy.SPREAD, "binpack": PlacementStrategy.BINPACK}
 _ORDERS = {"stop-first": UpdateOrder.STOP_FIRST, "start-first": UpdateOrder.START_FIRST}
 
@@ -60,6 +63,7 @@ class Deployment:
     update_config: UpdateConfig
     rollback_config: UpdateConfig
     move_config: MoveConfig
+    schedule: CronSchedule | None
 
 
 def deployment_of(service: Section, warnings: list[str]) -> Deployment:
@@ -74,11 +78,13 @@ def deployment_of(service: Section, warnings: list[str]) -> Deployment:
         update_config=_update_config(deploy, "update_config", warnings),
         rollback_config=_update_config(deploy, "rollback_config", warnings),
         move_config=_move_config(deploy, warnings),
+        schedule=_schedule(deploy, warnings),
     )
 
 
 def _mode(deploy: Section) -> ServiceMode:
-    mode = deploy.choice("mode", _MODES, "replicated")
+    # What runs by a schedule is a job.
+    mode = deploy.choice("mode", _MODES, "replicated" if deploy.get("schedule") is None else "replicated-job")
     replicas = deploy.get("replicas")
     if mode in ("global", "global-job") and replicas is not None:
         raise failure(
@@ -181,4 +187,21 @@ def _move_config(deploy: Section, warnings: list[str]) -> MoveConfig:
         parallelism=config.whole("parallelism", default.parallelism),
         order=config.choice("order", _ORDERS, default.order),
         rebalances=config.choice("rebalance", {"auto": True, "manual": False}, default.rebalances),
+    )
+
+
+def _schedule(deploy: Section, warnings: list[str]) -> CronSchedule | None:
+    if deploy.get("schedule") is None:
+        return None
+    schedule = deploy.section("schedule")
+    schedule.check_keys(SCHEDULE, warnings)
+    default = CronSchedule()
+    return CronSchedule(
+        expression=schedule.text("cron"),
+        time_zone=schedule.text("time_zone", default.time_zone),
+        concurrency=schedule.choice("concurrency", _CONCURRENCIES, default.concurrency),
+        missed_run_window_seconds=schedule.duration("missed_run_window", default.missed_run_window_seconds),
+        keep_completed=schedule.whole("keep_completed", default.keep_completed),
+        keep_failed=schedule.whole("keep_failed", default.keep_failed),
+        suspended=schedule.flag("suspend"),
     )

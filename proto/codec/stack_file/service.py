@@ -71,6 +71,7 @@ def service_of(
         update_config=deployment.update_config,
         rollback_config=deployment.rollback_config,
         move_config=deployment.move_config,
+        schedule=deployment.schedule,
         endpoint_spec=EndpointSpec(ports=ports_of(service, warnings)),
     )
     return spec, warnings

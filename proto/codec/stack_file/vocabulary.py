@@ -128,7 +128,7 @@ PAYLOAD_USE = Vocabulary(frozenset({"source", "target", "uid", "gid", "mode"}))
 
 DEPLOY = Vocabulary(
     frozenset({"mode", "replicas", "labels", "resources", "restart_policy", "placement"})
-    | {"update_config", "rollback_config", "move_config"},
+    | {"update_config", "rollback_config", "move_config", "schedule"},
     refused={"endpoint_mode": "Virtual addresses are not available yet: remove it."},
 )
 RESOURCES = Vocabulary(frozenset({"limits", "reservations"}))
@@ -146,6 +146,9 @@ PLACEMENT = Vocabulary(
 PREFERENCE = Vocabulary(frozenset({"spread"}))
 UPDATE_CONFIG = Vocabulary(
     frozenset({"parallelism", "delay", "failure_action", "monitor", "max_failure_ratio", "order"})
+)
+SCHEDULE = Vocabulary(
+    frozenset({"cron", "time_zone", "concurrency", "missed_run_window", "keep_completed", "keep_failed", "suspend"})
 )
 MOVE_CONFIG = Vocabulary(frozenset({"parallelism", "order", "rebalance"}))
 PORT = Vocabulary(
