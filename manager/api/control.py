@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from pyswarm.manager.api.events import tell_events
 from pyswarm.manager.api.explain import explain, explanation_message
 from pyswarm.manager.api.payloads import PayloadMethods
 from pyswarm.manager.api.selection import find_nodes, find_services, in_stack, one_node, one_service
@@ -246,6 +247,10 @@ class ControlServicer(PayloadMethods, StackMethods, control_pb2_grpc.ControlServ
             yield pb.BackupMessage(piece=piece)
 
     # -- watching
+
+    async def Events(self, request: pb.EventsRequest, context: Any) -> AsyncIterator[pb.ClusterEvent]:
+        async for message in tell_events(self._store, request, self._clock):
+            yield message
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchEvents]:
         async for message in watch_events(self._store, request):

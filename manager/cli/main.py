@@ -33,6 +33,7 @@ _ALL: Mapping[str, Lazy] = {
     "config": Lazy(f"{_COMMANDS}.payload:config", "Manage configs: files for tasks"),
     "container": Lazy(f"{_COMMANDS}.container:container", "Manage the containers on this node"),
     "image": Lazy(f"{_COMMANDS}.image:image", "Manage the images on this node"),
+    "events": Lazy(f"{_COMMANDS}.events:events", "Tell what happens in the cluster"),
     "why": Lazy(f"{_COMMANDS}.why:why", "Say why a task, a service or a node is as it is"),
     "raft": Lazy(f"{_COMMANDS}.raft:raft", "See how the managers' consensus fares"),
     "info": Lazy(f"{_COMMANDS}.info:info", "Show this node, its daemons and its cluster"),

@@ -209,6 +209,10 @@ class ControlClient:
             else:
                 yield message.piece
 
+    def events(self, *, since: float, until: float, kinds: Sequence[str]) -> AsyncIterator[pb.ClusterEvent]:
+        """A first message that says since when the manager remembers, then what happened and happens."""
+        return aiter(self._stub.Events(pb.EventsRequest(since=since, until=until, kinds=kinds)))
+
     def watch(
         self,
         *,
