@@ -25,7 +25,6 @@ from pyswarm.manager.orchestrator import services as decide
 from pyswarm.manager.orchestrator.nodes import remove_node
 from pyswarm.manager.orchestrator.rebalance import PlannedMove, check_can_be_rebalanced, rebalance
 from pyswarm.manager.raft.port import Consensus
-from pyswarm.manager.store.batch import parts
 from pyswarm.manager.store.changes import Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Store
@@ -194,8 +193,10 @@ class ControlServicer(PayloadMethods, StackMethods, control_pb2_grpc.ControlServ
         # It tries every move on the table of all nodes: nothing to keep the event loop waiting for.
         plan, moves = await asyncio.to_thread(rebalance, seen, services, now=self._clock.now())
         if not request.dry_run:
-            for part in parts(plan.changes):
-                await self._writer.write(part)
+            outcome = await self._writer.write_batch(plan.changes)
+            # Tasks that changed meanwhile stay as they are: they move, or have ended, for another reason.
+            left = {c.object.id for part in outcome.overtaken for c in part.changes if isinstance(c, Update)}
+            moves = tuple(move for move in moves if move.task.id not in left)
         return pb.RebalanceServicesResponse(moves=[_move_message(seen, move) for move in moves], version=seen.version)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:

@@ -21,6 +21,7 @@ from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.clock import SYSTEM_CLOCK
 from pyswarm.proto.entropy import SYSTEM_ENTROPY
 from pyswarm.proto.model.objects import Service, Task, TaskStatus
+from pyswarm.proto.model.resources import GenericResource
 from pyswarm.proto.model.states import Availability, NodeState, TaskState
 
 WEB = a_service("web", version=0)
@@ -146,7 +147,8 @@ async def test_a_decision_that_could_not_be_written_is_made_again_and_counted_on
 # -- the table follows the store exactly
 
 PORT = a_service("port", version=0, ports=(a_port(8080),))
-SERVICES = [WEB, BIG, PORT]
+PIECES = a_service("pieces", version=0, reserve_generic={"gpu": 1, "licence": 1}, affinities=("service!=port",))
+SERVICES = [WEB, BIG, PORT, PIECES]
 MOVES = [TaskState.ASSIGNED, TaskState.RUNNING, TaskState.FAILED, TaskState.COMPLETE, TaskState.PENDING]
 
 steps = st.one_of(
@@ -179,14 +181,16 @@ def test_a_table_that_follows_events_equals_one_made_anew(script: list[tuple[str
     for what, number, state, where in script:
         task, node = seen.task(f"t{number}"), seen.node(f"n{number}")
         if what == "task":
-            service = SERVICES[number % 3]
+            service = SERVICES[number % 4]
             node_id = f"n{where}" if state is not TaskState.PENDING else ""
             fresh = a_task(f"t{number}", service=service, slot=number, node=node_id, state=state, since=where)  # type: ignore[arg-type]
+            if service is PIECES and node_id:
+                fresh = replace(fresh, assigned_generic=(GenericResource("gpu", name=f"g{where}"),))
             apply(Create(fresh) if task is None else Update(replace(fresh, version=task.version)))
         elif what == "delete" and task is not None:
             apply(Delete("task", task.id, task.version))
         elif what == "node":
-            fresh_node = a_node(f"n{number}", state=state)  # type: ignore[arg-type]
+            fresh_node = a_node(f"n{number}", state=state, generic=("gpu=g1", "gpu=g2", "licence=4"))  # type: ignore[arg-type]
             apply(Create(fresh_node) if node is None else Update(replace(fresh_node, version=node.version)))
         elif what == "remove" and node is not None:
             apply(Delete("node", node.id, node.version))
@@ -202,8 +206,17 @@ def test_a_table_that_follows_events_equals_one_made_anew(script: list[tuple[str
 def _facts(table: NodeTable) -> object:
     return (
         {
-            id: (info.node, info.free, info.tasks_total, dict(info.tasks_of_service), +info.host_ports)
+            id: (
+                info.node,
+                info.free,
+                info.tasks_total,
+                dict(info.tasks_of_service),
+                +info.host_ports,
+                info.pieces,
+                +info.keeps_away,
+            )
             for id, info in table.infos.items()
         },
+        table.keepers_away,
         {service: nodes for service, nodes in table.nodes_of_service.items() if nodes},
     )
