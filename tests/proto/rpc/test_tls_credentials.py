@@ -119,6 +119,9 @@ def test_whoever_reads_during_renewals_gets_a_key_and_its_own_certificate(ca: Cl
     renewer.start()
     try:
         seen = [read_certificates(directory) for _ in range(300)]
+        # On a busy machine the renewer may not have had its turn yet.
+        while len(set(seen)) == 1 and renewer.is_alive():
+            seen.append(read_certificates(directory))
         for _ in range(30):
             raft_ssl_contexts(directory)
     finally:
