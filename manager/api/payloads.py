@@ -4,17 +4,24 @@ What a secret holds comes in once and never goes out here; only `api/dispatcher.
 need it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from pyswarm.manager.api.selection import find_configs, find_secrets, one_config, one_secret
-from pyswarm.manager.orchestrator.secrets import create_payload, relabel_payload, remove_payload
+from pyswarm.manager.orchestrator.secrets import create_payload, newest_version, relabel_payload, remove_payload
+from pyswarm.manager.orchestrator.versions import Rotation, prune_payloads, rotate_payload
 from pyswarm.manager.raft.port import Consensus
 from pyswarm.manager.store.changes import Create, Plan
+from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Store
 from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.codec.messages import from_message, to_message
 from pyswarm.proto.codec.validate_payload import validate_payload
 from pyswarm.proto.entropy import Entropy
+from pyswarm.proto.errors import InvalidArgument
+from pyswarm.proto.model.objects import Config, Secret
 from pyswarm.proto.model.spec import ConfigSpec, SecretSpec
 from pyswarm.proto.v1 import control_pb2 as pb
 from pyswarm.proto.v1 import types_pb2
@@ -81,6 +88,39 @@ class PayloadMethods:
         found = find_configs(seen, request.ids)
         return pb.ListConfigsResponse(configs=[to_message(c, types_pb2.Config) for c in found], version=seen.version)
 
+    async def RotatePayload(self, request: pb.RotatePayloadRequest, context: Any) -> pb.RotatePayloadResponse:
+        rotation: Rotation | None = None
+
+        def rotate(seen: Snapshot) -> Plan:
+            nonlocal rotation
+            payload = _one_payload(seen, request.kind, request.name)
+            validate_payload(replace(payload.spec, data=request.data))
+            plan, rotation = rotate_payload(seen, payload, request.data, new_id=self._entropy.new_id)
+            return plan
+
+        _, plan = await self._writer.update(rotate)
+        assert rotation is not None
+        made = rotation.payload
+        return pb.RotatePayloadResponse(
+            id=made.id,
+            name=made.spec.name,
+            service_ids=rotation.service_ids,
+            removed=rotation.removed,
+            is_new=bool(plan.changes),
+        )
+
+    async def PrunePayloads(self, request: pb.PrunePayloadsRequest, context: Any) -> pb.PrunePayloadsResponse:
+        _check_kind(request.kind)
+        names: Sequence[str] = ()
+
+        def prune(seen: Snapshot) -> Plan:
+            nonlocal names
+            plan, names = prune_payloads(seen, request.kind, everything=request.everything)
+            return plan
+
+        await self._writer.update(prune)
+        return pb.PrunePayloadsResponse(names=names)
+
     async def _create(self, spec: SecretSpec | ConfigSpec) -> str:
         """Write a new secret or config and return its id."""
         _, plan = await self._writer.update(lambda seen: create_payload(seen, spec, new_id=self._entropy.new_id))
@@ -91,3 +131,16 @@ def _created(plan: Plan) -> str:
     (change,) = plan.changes
     assert isinstance(change, Create)
     return change.object.id
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in ("secret", "config"):
+        raise InvalidArgument(f"{kind!r} has no versions", remedy="Name a secret or a config.")
+
+
+def _one_payload(seen: Snapshot, kind: str, name: str) -> Secret | Config:
+    """Return the secret or config of this id, id prefix or name, of which only later versions may be left."""
+    _check_kind(kind)
+    if kind == "secret":
+        return newest_version(seen.secrets(), name) or one_secret(seen, name)
+    return newest_version(seen.configs(), name) or one_config(seen, name)

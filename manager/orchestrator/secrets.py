@@ -4,7 +4,7 @@ What a secret or config holds never changes, only its labels do; one that a serv
 controlapi/secret.go, config.go). A service may name them by name: the ids are filled in here, when it is written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -14,7 +14,7 @@ from pyswarm.manager.store.changes import Change, Create, Delete, Expect, Plan, 
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfSequence
 from pyswarm.proto.model.objects import Config, Secret, Service
-from pyswarm.proto.model.spec import ConfigReference, ConfigSpec, SecretReference, SecretSpec, ServiceSpec
+from pyswarm.proto.model.spec import ConfigReference, ConfigSpec, FileTarget, SecretReference, SecretSpec, ServiceSpec
 
 Payload = Secret | Config
 P = TypeVar("P", Secret, Config)
@@ -25,13 +25,38 @@ def kind_of_payload(spec: SecretSpec | ConfigSpec) -> str:
     return "secret" if isinstance(spec, SecretSpec) else "config"
 
 
+VERSION_OF_LABEL = "pyswarm.version-of"
+VERSION_LABEL = "pyswarm.version"
+"""What a version of a secret or config is of, and its number. The first one has neither."""
+
+
+def versions_of(everything: Iterable[P], name: str) -> tuple[P, ...]:
+    """Return all versions of what is called `name`, the oldest first; a version's own name means it alone."""
+    key = name.casefold()
+    family = [p for p in everything if key in (p.spec.name.casefold(), _base(p).casefold())]
+    return tuple(sorted(family, key=version_number))
+
+
+def newest_version(everything: Iterable[P], name: str) -> P | None:
+    return next(reversed(versions_of(everything, name)), None)
+
+
+def _base(payload: Payload) -> str:
+    return payload.spec.labels.get(VERSION_OF_LABEL, payload.spec.name)
+
+
+def version_number(payload: Payload) -> int:
+    text = payload.spec.labels.get(VERSION_LABEL, "1")
+    return int(text) if text.isascii() and text.isdigit() else 1
+
+
 def create_payload(seen: Snapshot, spec: SecretSpec | ConfigSpec, *, new_id: NewId) -> Plan:
     """Raises AlreadyExists when the name is taken."""
-    if (there := _by_name(seen, spec)) is not None:
+    if (there := _newest(seen, spec)) is not None:
         kind = kind_of_payload(spec)
         raise AlreadyExists(
             f"a {kind} called {there.spec.name} already exists",
-            remedy=f"Choose another name: what a {kind} holds never changes.",
+            remedy=f"Choose another name, or make a new version: `pyswarm {kind} rotate {spec.name} FILE`.",
         )
     return Plan((Create(_made(spec, new_id())),), why=f"{kind_of_payload(spec)} {spec.name} was created")
 
@@ -66,7 +91,7 @@ def apply_payloads(
     """
     steps: list[tuple[Change, str, Payload]] = []
     for spec in specs:
-        there = _by_name(seen, spec)
+        there = _newest(seen, spec)
         if there is None:
             made = _made(spec, new_id())
             steps.append((Create(made), "created", made))
@@ -74,10 +99,11 @@ def apply_payloads(
             kind = kind_of_payload(spec)
             raise InvalidArgument(
                 f"{kind} {spec.name} exists with another content, and what a {kind} holds never changes",
-                remedy=f"Give it a new name (`name:` in the stack file), or remove the old {kind} first.",
+                remedy=f"Make a new version, `pyswarm {kind} rotate {spec.name} FILE`, or give it a new name (`name:` "
+                "in the stack file).",
             )
-        elif there.spec.labels != spec.labels:
-            steps.append((Update(_with_labels(there, dict(spec.labels))), "updated", there))
+        elif (labels := {**spec.labels, **_version_labels(there)}) != there.spec.labels:
+            steps.append((Update(_with_labels(there, labels)), "updated", there))
     return steps
 
 
@@ -116,17 +142,27 @@ def guarded(seen: Snapshot, changes: Sequence[Change]) -> tuple[Change, ...]:
 
 
 def _resolved_secret(seen: Snapshot, service: str, reference: SecretReference) -> SecretReference:
-    found = seen.secret(reference.secret_id) if reference.secret_id else seen.secret_by_name(reference.secret_name)
+    # A name means its newest version, an id the very one.
+    by_name = newest_version(seen.secrets(), reference.secret_name) if not reference.secret_id else None
+    found = seen.secret(reference.secret_id) if reference.secret_id else by_name
     if found is None:
         raise _unknown(service, "secret", reference.secret_name or reference.secret_id)
-    return replace(reference, secret_id=found.id, secret_name=found.spec.name)
+    file = _kept_place(reference.file, reference.secret_name, found) if by_name is not None else reference.file
+    return replace(reference, secret_id=found.id, secret_name=found.spec.name, file=file)
 
 
 def _resolved_config(seen: Snapshot, service: str, reference: ConfigReference) -> ConfigReference:
-    found = seen.config(reference.config_id) if reference.config_id else seen.config_by_name(reference.config_name)
+    by_name = newest_version(seen.configs(), reference.config_name) if not reference.config_id else None
+    found = seen.config(reference.config_id) if reference.config_id else by_name
     if found is None:
         raise _unknown(service, "config", reference.config_name or reference.config_id)
-    return replace(reference, config_id=found.id, config_name=found.spec.name)
+    file = _kept_place(reference.file, reference.config_name, found) if by_name is not None else reference.file
+    return replace(reference, config_id=found.id, config_name=found.spec.name, file=file)
+
+
+def _kept_place(file: FileTarget, name: str, found: Payload) -> FileTarget:
+    """Return the place in the container, which a new version does not change."""
+    return file if file.name or found.spec.name.casefold() == name.casefold() else replace(file, name=name)
 
 
 def _unknown(service: str, kind: str, name: str) -> NotFound:
@@ -147,10 +183,14 @@ def _refuse_shared_paths(service: str, paths: Sequence[str], targets: Sequence[s
         taken.add(path)
 
 
-def _by_name(seen: Snapshot, spec: SecretSpec | ConfigSpec) -> Payload | None:
+def _newest(seen: Snapshot, spec: SecretSpec | ConfigSpec) -> Payload | None:
     if isinstance(spec, SecretSpec):
-        return seen.secret_by_name(spec.name)
-    return seen.config_by_name(spec.name)
+        return newest_version(seen.secrets(), spec.name)
+    return newest_version(seen.configs(), spec.name)
+
+
+def _version_labels(payload: Payload) -> dict[str, str]:
+    return {key: value for key, value in payload.spec.labels.items() if key in (VERSION_OF_LABEL, VERSION_LABEL)}
 
 
 def _made(spec: SecretSpec | ConfigSpec, id: str) -> Payload:

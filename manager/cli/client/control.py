@@ -155,6 +155,16 @@ class ControlClient:
     async def remove_config(self, name: str) -> None:
         await self._stub.RemoveConfig(pb.RemoveConfigRequest(id=name), timeout=CALL_TIMEOUT_SECONDS)
 
+    async def rotate_payload(self, kind: str, name: str, data: bytes) -> pb.RotatePayloadResponse:
+        """Make a new version of a secret or config and have services use it."""
+        request = pb.RotatePayloadRequest(kind=kind, name=name, data=data)
+        told: pb.RotatePayloadResponse = await self._stub.RotatePayload(request, timeout=CALL_TIMEOUT_SECONDS)
+        return told
+
+    async def prune_payloads(self, kind: str, *, everything: bool) -> list[str]:
+        request = pb.PrunePayloadsRequest(kind=kind, everything=everything)
+        return list((await self._stub.PrunePayloads(request, timeout=CALL_TIMEOUT_SECONDS)).names)
+
     # -- stacks
 
     async def apply_stack(

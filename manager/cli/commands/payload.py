@@ -10,6 +10,7 @@ import click
 
 from pyswarm.manager.cli.client.control import ControlClient, connect
 from pyswarm.manager.cli.client.run import run
+from pyswarm.manager.cli.commands.payload_versions import add_version_commands
 from pyswarm.manager.cli.commands.shared import (
     echo_each_failure,
     echo_list,
@@ -126,6 +127,7 @@ def _group(kind: str, columns: Sequence[Column], find: Find, make: Make, remove:
         echo_each_failure(failures)
 
     group.add_command(remove_each, "remove")
+    add_version_commands(group, kind)
     return group
 
 
