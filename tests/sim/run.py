@@ -1,6 +1,6 @@
 """Simulate many seeds: `make sim SEEDS=n SEED=first`. Ends with one line of JSON; exits with 1 when a seed is broken.
 
-    python tests/sim/run.py [--seeds N] [--first SEED] [--processes N] [--mix NAME] [--digest]
+    python tests/sim/run.py [--seeds N] [--first SEED] [--processes N] [--mix NAME] [--without RULE] [--digest]
 
 A broken seed prints what was broken, the end of its story and the one command that runs it again.
 """
@@ -8,6 +8,7 @@ A broken seed prints what was broken, the end of its story and the one command t
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -20,6 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.sim.mixes import MIXES, Mix
 from lib.sim.simulation import Broken, Report, simulate
+from msgspec.structs import replace
+
+from pyswarm.manager.raft.rules import ALL_RULES, Rules
 
 CHUNK = 20
 """Seeds that a process takes at a time."""
@@ -43,8 +47,7 @@ def main() -> int:
             seed, text = outcome
             broken.append(seed)
             print(text)
-            again = f"make sim SEEDS=1 SEED={seed}" + (f" OPTIONS='--mix \"{mix.name}\"'" if mix else "")
-            print(f"run it again: {again}\n", flush=True)
+            print(f"run it again: {_again(seed, options)}\n", flush=True)
     _print_table(reports)
     times = os.times()
     cpu = times.user + times.children_user + times.system + times.children_system
@@ -62,12 +65,24 @@ def main() -> int:
     return 1 if broken else 0
 
 
+def _again(seed: int, options: argparse.Namespace) -> str:
+    more = [f"--mix {shlex.quote(options.mix)}"] if options.mix else []
+    more += [f"--without {options.without}"] if options.without else []
+    return f"make sim SEEDS=1 SEED={seed}" + (f" OPTIONS={shlex.quote(' '.join(more))}" if more else "")
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=2000, help="how many (2000)")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first one (0)")
     parser.add_argument("--processes", type=int, default=2, help="how many at a time (2)")
     parser.add_argument("--mix", choices=[m.name for m in MIXES], help="one mix of faults instead of each seed's own")
+    parser.add_argument(
+        "--without",
+        metavar="RULE",
+        choices=Rules.__struct_fields__,
+        help="switch a rule off: what does it take to see?",
+    )
     parser.add_argument("--digest", action="store_true", help="print what each seed's run came to")
     return parser.parse_args()
 
@@ -78,20 +93,21 @@ Outcome = Report | tuple[int, str]
 def _outcomes(options: argparse.Namespace, mix: Mix | None) -> Iterator[Outcome]:
     seeds = range(options.first, options.first + options.seeds)
     chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
+    rules = replace(ALL_RULES, **{options.without: False}) if options.without else ALL_RULES
     if options.processes == 1 or len(chunks) == 1:
         for chunk in chunks:
-            yield from _simulate(chunk, mix)
+            yield from _simulate(chunk, mix, rules)
         return
     with ProcessPoolExecutor(options.processes) as pool:
-        for outcomes in pool.map(_simulate, chunks, [mix] * len(chunks)):
+        for outcomes in pool.map(_simulate, chunks, [mix] * len(chunks), [rules] * len(chunks)):
             yield from outcomes
 
 
-def _simulate(seeds: range, mix: Mix | None) -> list[Outcome]:
+def _simulate(seeds: range, mix: Mix | None, rules: Rules) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for seed in seeds:
         try:
-            outcomes.append(simulate(seed, mix=mix))
+            outcomes.append(simulate(seed, mix=mix, rules=rules))
         except Broken as broken:
             cause = "".join(traceback.format_exception(broken.why)[-4:])
             outcomes.append((seed, "\n".join(["", *broken.story, "", str(broken), cause])))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)
 RUN = Path(__file__).with_name("run.py")
 SEEDS = 96
 """Eight of each mix."""
@@ -19,7 +20,7 @@ def simulated(*options: str, hash_seed: str = "random") -> subprocess.CompletedP
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=280,
         env={"PYTHONHASHSEED": hash_seed, "PATH": ""},
     )
 

@@ -320,3 +320,8 @@ class SimHost:
 
     def _births_name(self) -> str:
         return f"{self.name}-{self._births}"
+
+
+def process_of(host: SimHost) -> Process:
+    assert host.process is not None, f"{host.name} is down"
+    return host.process

@@ -13,7 +13,7 @@ import logging
 import random
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from lib.sim.disk import PowerLost
 from lib.sim.host import SimHost
 from lib.sim.mixes import Mix, mix_of
 from lib.sim.nemesis import Nemesis
-from lib.sim.network import SimNetwork
+from lib.sim.network import CALM, SimNetwork
 from lib.sim.oracle import InvariantBroken, Oracle
 from lib.sim.registers import Registers, StoreRegisters, call_registers, call_store, payload_of
 from lib.sim.virtual_time import HOST, VirtualLoop
@@ -58,11 +58,14 @@ class Report:
 class Broken(Exception):
     """A seed that shows a defect: what was broken, and the end of the story."""
 
-    def __init__(self, seed: int, why: BaseException, story: list[str]) -> None:
-        super().__init__(f"seed {seed} ({mix_of(seed).name}): {why}")
+    def __init__(self, seed: int, mix: str, why: BaseException, story: list[str]) -> None:
+        super().__init__(f"seed {seed} ({mix}): {why}")
         self.seed = seed
         self.why = why
         self.story = story
+
+
+Course = Callable[["Simulation"], Awaitable[None]]
 
 
 class Simulation:
@@ -111,8 +114,9 @@ class Simulation:
 
     # -- the course of a run
 
-    async def run(self) -> None:
-        life = asyncio.ensure_future(self._live())
+    async def run(self, course: Course | None = None) -> None:
+        """Let the seed's faults happen, or, instead, what `course` says."""
+        life = asyncio.ensure_future(course(self) if course is not None else self._live())
         try:
             await asyncio.wait({life, self._broken}, return_when=asyncio.FIRST_COMPLETED)
             if self._broken.done():
@@ -124,11 +128,22 @@ class Simulation:
             self._broken.cancel()
             await self._end()
 
-    async def _live(self) -> None:
+    def found(self) -> None:
+        """Start all hosts as the members of a new group."""
         founders = tuple(host.member for host in self.hosts)
         for host in self.hosts:
             host.found(founders)
             host.start()
+
+    async def elected(self) -> SimHost:
+        """Wait until somebody leads, ready or not, and return it."""
+        async with asyncio.timeout(PEACE_SECONDS):
+            while (leader := self.leader()) is None:  # noqa: ASYNC110 - as fine as virtual time is cheap
+                await asyncio.sleep(0.0005)
+        return leader
+
+    async def _live(self) -> None:
+        self.found()
         clients = [asyncio.ensure_future(self._client(number)) for number in range(CLIENTS)]
         observer = asyncio.ensure_future(self._observe())
         await asyncio.sleep(self.rng.uniform(0.0, 1.5))
@@ -269,13 +284,22 @@ class Simulation:
 
 def simulate(seed: int, *, rules: Rules = ALL_RULES, mix: Mix | None = None) -> Report:
     """Run one seed. Raises Broken."""
+    return _run(seed, mix or mix_of(seed), rules, None)
+
+
+def play(course: Course, *, members: int = 3, rules: Rules = ALL_RULES, **of_mix: Any) -> None:
+    """Run a script on `members` hosts whose links are calm. Raises Broken."""
+    _run(1, Mix(name="script", members=members, weather=CALM, **of_mix), rules, course)
+
+
+def _run(seed: int, mix: Mix, rules: Rules, course: Course | None) -> Report:
     with _sealed_off(seed) as directory:
         simulation: Simulation | None = None
 
         async def run() -> Report:
             nonlocal simulation
-            simulation = Simulation(seed, mix or mix_of(seed), directory, rules)
-            await simulation.run()
+            simulation = Simulation(seed, mix, directory, rules)
+            await simulation.run(course)
             return simulation.report(seed)
 
         loop = VirtualLoop()
@@ -293,7 +317,7 @@ def simulate(seed: int, *, rules: Rules = ALL_RULES, mix: Mix | None = None) -> 
             return report
         except Exception as why:
             story = [] if simulation is None else [f"{when:10.4f} {event}" for when, event in simulation.story]
-            raise Broken(seed, why, story) from why
+            raise Broken(seed, mix.name, why, story) from why
         finally:
             loop.close()
 

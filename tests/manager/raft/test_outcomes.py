@@ -1,14 +1,21 @@
 """What callers are told about proposals and reads when leadership is lost or not confirmed."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from lib.raft_lab import Ledger, RaftLab
+from lib.sim.host import process_of
+from lib.sim.simulation import Simulation, play
 from msgspec.structs import replace
 
+from pyswarm.manager.raft.commands import encode_batch
+from pyswarm.manager.raft.core import APPEND_BATCH_BYTES
+from pyswarm.manager.raft.engine import RaftSettings
 from pyswarm.manager.raft.proposals import Proposal, Proposals
 from pyswarm.manager.raft.reads import READS_MAX, Reads
 from pyswarm.manager.raft.rules import ALL_RULES, Rules
-from pyswarm.proto.errors import NotLeader, OutcomeUnknown, Unavailable
+from pyswarm.proto.errors import Internal, NotLeader, OutcomeUnknown, Unavailable
 
 
 class Rounds:
@@ -88,3 +95,63 @@ async def test_reads_that_wait_are_bounded() -> None:
         reads.add()
     reads.drop(waiting[0])
     assert reads.add().round == 0
+
+
+async def test_no_entry_is_larger_than_a_batch_of_the_core() -> None:
+    """S7: the core cuts a larger one in pieces, and finishes it twice."""
+    settings = RaftSettings()
+    proposals = Proposals(settings.entry_bytes_max, settings.entry_proposals_max, ALL_RULES)
+    largest = bytes(settings.payload_bytes_max)
+    for payload in (b"x", largest, largest, bytes(settings.entry_bytes_max - 1), b"x"):
+        proposals.waiting.append(Proposal(payload, asyncio.get_running_loop().create_future()))
+    sizes = []
+    while batches := proposals.next_batches():
+        for batch in batches:
+            sizes.append(len(encode_batch([p.payload for p in batch])))
+            proposals.committed(batch, 1, [b""] * len(batch))
+    assert len(sizes) >= 4
+    assert all(size < APPEND_BATCH_BYTES for size in sizes)
+
+
+class Fragile(Ledger):
+    tries = 0
+
+    def apply(self, index: int, payload: bytes) -> bytes:
+        if payload == b"poison":
+            self.tries += 1
+            raise ValueError("a defect of the state machine")
+        return super().apply(index, payload)
+
+
+async def test_what_raises_while_it_is_applied_stops_the_member_and_is_not_applied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S8: the core would try it again at every tick, and apply nothing behind it, on all members."""
+    monkeypatch.setattr("lib.raft_lab.Ledger", Fragile)
+    lab = RaftLab(tmp_path)
+    member = await lab.first()
+    with pytest.raises(OutcomeUnknown):
+        await member.engine.propose(b"poison")
+    assert member.task is not None
+    with pytest.raises(Internal, match="a defect of the state machine"):
+        await member.task
+    member.task = None
+    assert isinstance(member.ledger, Fragile)
+    assert member.ledger.tries == 1
+
+
+def test_a_fresh_leader_answers_no_read_before_an_entry_of_its_own_term_is_applied() -> None:
+    """Rule `ready_before_reads`: its commit index may lag behind what the leader before it acknowledged."""
+
+    async def course(group: Simulation) -> None:
+        group.found()
+        leader = await group.elected()
+        # Its first entry waits for the disks; heartbeats, which confirm that it leads, do not.
+        for host in group.hosts:
+            host.stall_until = asyncio.get_running_loop().time() + 1.0
+        read = leader.serve(process_of(leader).engine.read_barrier())
+        await asyncio.wait({read}, timeout=0.4)
+        assert not read.done()
+        await read
+
+    play(course, rules=ALL_RULES)
