@@ -152,11 +152,14 @@ class ControlServicer(PayloadMethods, StackMethods, control_pb2_grpc.ControlServ
 
     async def UpdateService(self, request: pb.UpdateServiceRequest, context: Any) -> types_pb2.Service:
         spec = from_message(request.spec, ServiceSpec)
-        if not request.rollback:
+        if not (request.rollback or request.hold):
             validate_service_spec(spec)
 
         def update(seen: Snapshot) -> Plan:
             service = one_service(seen, request.id)
+            if request.hold:
+                resume = request.hold == pb.UPDATE_RESUME
+                return decide.hold_update(seen, service.id, request.version, resume=resume, now=self._clock.now())
             return decide.update_service(seen, service.id, request.version, spec, rollback=request.rollback)
 
         await self._writer.update(update)

@@ -13,6 +13,7 @@ from pyswarm.manager.orchestrator.moves import Actor, may_move
 from pyswarm.manager.store.changes import Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.model.objects import TaskStatus
+from pyswarm.proto.model.states import TaskState
 
 
 class Report(Struct, frozen=True):
@@ -35,14 +36,16 @@ def fold(seen: Snapshot, reports: Iterable[Report], *, now: float) -> Plan:
     for task_id in sorted(furthest):
         task = seen.task(task_id)
         assert task is not None
-        status = furthest[task_id].status
+        # The moment it began to run is the manager's to say, and outlives the run.
+        status = replace(furthest[task_id].status, running_at=task.status.running_at)
         if not may_move(task.state, status.state, Actor.AGENT):
             continue
         if status.state == task.state and _same(status, task.status):
             continue
         # Within RUNNING only details change: the moment it began to run stays.
         timestamp = task.status.timestamp if status.state == task.state else now
-        changes.append(Update(replace(task, status=replace(status, timestamp=timestamp))))
+        running_at = now if status.state is TaskState.RUNNING and not status.running_at else status.running_at
+        changes.append(Update(replace(task, status=replace(status, timestamp=timestamp, running_at=running_at))))
     return Plan(tuple(changes), why=f"{len(changes)} status reports")
 
 

@@ -20,6 +20,7 @@ from pyswarm.manager.orchestrator.placement import is_drained, is_lost, reason_t
 from pyswarm.manager.orchestrator.rebalance import can_be_rebalanced, looks_uneven, rebalance
 from pyswarm.manager.orchestrator.relocate import decide_moves, reason_to_move
 from pyswarm.manager.orchestrator.restart import Verdict, after_death, after_loss
+from pyswarm.manager.orchestrator.room import in_the_way
 from pyswarm.manager.orchestrator.slots import NewId, Slot, SlotKey, slots_of
 from pyswarm.manager.orchestrator.update import UpdateStep, decide_update, superseded, update_config
 from pyswarm.manager.store.changes import Change, Create, Plan, Update
@@ -179,6 +180,8 @@ class _Pass:
         if slot.live:
             return None
         newest = slot.newest
+        if newest.spec_version != self.service.spec_version:
+            return self.now  # another spec is another chance
         if newest.state.is_failure or newest.state is TaskState.COMPLETE:
             return after_death(slot, newest, self.policy, now=self.now).start_after
         return self.now
@@ -216,18 +219,21 @@ class _Pass:
         step: UpdateStep = decide_update(self.seen, self.service, self._slots(), now=self.now)
         self.service_after = step.service
         self.extra += step.extra
-        if step.look_again_at is not None:
-            self.moments.append(step.look_again_at)
+        self.moments += step.moments
         if step.why:
             self.reasons.append(step.why)
         if step.service.spec_version != self.service.spec_version:
             return  # a rollback has just begun: the next decision works with its spec
         for slot in self._slots().values():
-            for task in superseded(self.service, slot):
+            for task in superseded(self.seen, self.service, slot):
                 self._desire(task, TaskState.SHUTDOWN, f"the task of spec version {self.service.spec_version} runs")
+            for task in in_the_way(self.seen, self.service, slot):
+                self._desire(task, TaskState.SHUTDOWN, "its slot's new task has room nowhere else")
         stops_first = update_config(self.service).order is not UpdateOrder.START_FIRST
         for slot in step.replace:
-            for task in slot.live if stops_first else ():
+            # Start-first keeps what runs; a task that does not has nothing to bridge.
+            kept = [] if stops_first else [t for t in slot.live if t.state is TaskState.RUNNING][-1:]
+            for task in (t for t in slot.live if t not in kept):
                 self._desire(task, TaskState.SHUTDOWN, step.why)
             node_id = str(slot.key) if isinstance(slot.key, str) else ""
             self._create(0 if node_id else int(slot.key), node_id, self.now, step.why)
@@ -242,11 +248,20 @@ class _Pass:
                     self._desire(task, TaskState.RUNNING)
 
     def _predecessors_stopped(self, slot: Slot, task: Task) -> bool:
-        if not any(self._is_stopping(t) for t in slot.tasks if t.id != task.id):
+        stopping = [t for t in slot.tasks if t.id != task.id and self._is_stopping(t)]
+        if not stopping:
             return True
-        patience_ends = task.start_after + STOP_WAIT_SECONDS
+        patience_ends = task.start_after + STOP_WAIT_SECONDS + max(map(self._may_take_to_stop, stopping))
         self.moments.append(patience_ends)
         return patience_ends <= self.now
+
+    def _may_take_to_stop(self, task: Task) -> float:
+        """Return how long a task was promised that it may take: to drain, and to end after the signal."""
+        revision = self.seen.revision_of(task)
+        if revision is None:
+            return 0.0
+        container = revision.task_template.container_spec
+        return container.drain_delay_seconds + container.stop_grace_period_seconds
 
     def _is_stopping(self, task: Task) -> bool:
         """Whether a task that is no longer wanted may still run: on a node that is lost nobody can tell."""
@@ -269,6 +284,8 @@ class _Pass:
     def _create(self, slot: int, node_id: str, start_after: float, why: str) -> None:
         task = Task(
             id=self.new_id(),
+            # Stamped again when it is written: until then the rest of this decision shall see it as the newest.
+            created_at=self.now,
             service_id=self.service.id,
             slot=slot,
             node_id=node_id,

@@ -66,6 +66,35 @@ def _cron(spec: ServiceSpec) -> CronStatus:
     return CronStatus(forced=spec.task_template.force_update)
 
 
+def hold_update(seen: Snapshot, service_id: str, version: int, *, resume: bool, now: float) -> Plan:
+    """Pause an update or rollback that is under way, or let a paused one go on: what failed before is forgiven.
+
+    Raises FailedPrecondition when there is nothing to pause or resume, OutOfSequence as `update_service`.
+    """
+    service = _existing(seen, service_id)
+    if version and service.version != version:
+        raise OutOfSequence(f"service {service.spec.name} is at version {service.version}, not {version}")
+    state = service.update_status.state
+    moves = RESUMES if resume else PAUSES
+    if state not in moves:
+        told = "paused" if resume else "under way"
+        raise FailedPrecondition(
+            f"no update of service {service.spec.name} is {told}",
+            remedy=f"`pyswarm service inspect --pretty {service.spec.name}` shows how its update stands.",
+        )
+    # Only tasks made since `started_at` are held against an update.
+    status = UpdateStatus(moves[state], now if resume else service.update_status.started_at)
+    status = replace(status, message="resumed by request" if resume else "paused by request")
+    return Plan((Update(replace(service, update_status=status)),), why=f"the update of {service.spec.name} was held")
+
+
+PAUSES = {
+    UpdateState.UPDATING: UpdateState.PAUSED,
+    UpdateState.ROLLBACK_STARTED: UpdateState.ROLLBACK_PAUSED,
+}
+RESUMES = {paused: under_way for under_way, paused in PAUSES.items()}
+
+
 def check_fixed(service: Service, spec: ServiceSpec) -> None:
     """Raises InvalidArgument for what cannot change in a service's life."""
     if spec.name != service.spec.name:

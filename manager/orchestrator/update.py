@@ -1,9 +1,10 @@
 """Decide the next step of a rolling update or rollback (pure).
 
-Everything is derived from what is stored: which revision each slot's live task has, when the new ones began to run,
-which of them failed, and the service's update status. So a new leader carries a half-done update on without
-creating anything twice (swarm mistake 34). Slots are taken in ascending order, at most `parallelism` of them are
-without a settled new task at any time, and stop-first never leaves fewer than replicas - parallelism running.
+What each slot's new task has shown so far comes from `update_progress.py`, from what is stored alone. So a new leader
+carries a half-done update on without creating anything twice (swarm mistake 34). Slots are taken in ascending order,
+those that do not run first; at most `parallelism` of them are without a settled new task at any time, and stop-first
+never leaves fewer than replicas - parallelism running, those aside that broke or are given up. Canary steps bound
+how many are taken before those of the step before are proven.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pyswarm.manager.allocator.ports import allocate_ports
 from pyswarm.manager.orchestrator.placement import satisfies
 from pyswarm.manager.orchestrator.slots import Slot, SlotKey
+from pyswarm.manager.orchestrator.update_progress import Progress, allowed_by_canary, is_overdue, progress_of
 from pyswarm.manager.store.changes import Change, Create
 from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.proto.errors import SwarmError
 from pyswarm.proto.model.objects import Revision, Service, Task, UpdateStatus, revision_id
 from pyswarm.proto.model.spec import Placement, UpdateConfig
 from pyswarm.proto.model.states import FailureAction, TaskState, UpdateOrder, UpdateState
@@ -26,7 +30,7 @@ class UpdateStep(Struct, frozen=True):
     service: Service
     replace: tuple[Slot, ...] = ()
     extra: tuple[Change, ...] = ()
-    look_again_at: float | None = None
+    moments: tuple[float, ...] = ()
     why: str = ""
 
 
@@ -39,25 +43,41 @@ def decide_update(seen: Snapshot, service: Service, slots: Mapping[SlotKey, Slot
     if state in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED):
         return UpdateStep(service)
     config = update_config(service)
-    failed = _failed(service, slots)
-    if failed and len(failed) / max(1, len(slots)) > config.max_failure_ratio:
-        return _on_failure(service, config, failed, now)
+    progress = progress_of(service, slots, dirty, config, now=now)
+    if progress.broken and _is_too_much(progress, config):
+        return _on_failure(seen, service, config, progress.broken, now)
     if not dirty:
-        return _finish(service, slots, config, now)
-    return _advance(seen, service, slots, dirty, config, now)
+        return _finish(service, progress, now)
+    return _advance(seen, service, slots, dirty, config, progress, now)
+
+
+def _is_too_much(progress: Progress, config: UpdateConfig) -> bool:
+    """Failures count against the slots that the update touches, not against all (swarm mistake 32).
+
+    With canary steps they count against those taken so far: a canary that fails is one failure of one.
+    """
+    whole = progress.taken if config.canary else progress.touched
+    return len(progress.broken) / max(1, whole) > config.max_failure_ratio
 
 
 def _needs_new_task(seen: Snapshot, service: Service, slot: Slot) -> bool:
-    """Whether a slot holds an outdated task and no new one yet (start-first has both for a while)."""
-    if any(task.spec_version == service.spec_version for task in slot.live):
-        return False
-    return any(is_dirty(seen, service, task) for task in slot.live)
+    """Whether a slot holds outdated tasks only: no new one yet, and none that a rollback may simply keep.
+
+    A numbered slot without a live task was given up by the restart policy: another spec is another chance. (A global
+    service's is filled when its node may run it, by reconcile.py.)
+    """
+    if not slot.live:
+        return isinstance(slot.key, int) and slot.newest.spec_version < service.spec_version
+    return all(is_dirty(seen, service, task) for task in slot.live)
 
 
-def superseded(service: Service, slot: Slot) -> tuple[Task, ...]:
-    """Return the outdated tasks that a start-first update may stop now, because the new one runs."""
-    fresh = [t for t in slot.live if t.spec_version == service.spec_version and t.state is TaskState.RUNNING]
-    return tuple(t for t in slot.live if t.spec_version < service.spec_version) if fresh else ()
+def superseded(seen: Snapshot, service: Service, slot: Slot) -> tuple[Task, ...]:
+    """Return the tasks that may be stopped now, because another one of the slot runs as the service's spec says."""
+    running = [t for t in slot.live if t.state is TaskState.RUNNING]
+    if any(t.spec_version == service.spec_version for t in running):
+        return tuple(t for t in slot.live if t.spec_version < service.spec_version)
+    outdated = tuple(t for t in slot.live if is_dirty(seen, service, t))
+    return outdated if len(slot.live) > 1 and any(t not in outdated for t in running) else ()
 
 
 def update_config(service: Service) -> UpdateConfig:
@@ -94,16 +114,17 @@ def _advance(
     slots: Mapping[SlotKey, Slot],
     dirty: Sequence[Slot],
     config: UpdateConfig,
+    progress: Progress,
     now: float,
 ) -> UpdateStep:
     parallelism = config.parallelism or len(slots)
-    unsettled, look_again_at = _unsettled(service, slots, config, now)
-    budget = parallelism - unsettled
+    room = min(parallelism - progress.unsettled, allowed_by_canary(progress, config) - progress.taken)
     running = sum(slot.is_running for slot in slots.values())
-    floor = len(slots) - parallelism
+    floor = len(slots) - parallelism - progress.idle
     chosen: list[Slot] = []
-    for slot in dirty:
-        if len(chosen) == budget:
+    # What does not run has nothing to lose, so it comes first.
+    for slot in sorted(dirty, key=lambda slot: slot.is_running):
+        if len(chosen) >= room:
             break
         if slot.is_running and config.order is not UpdateOrder.START_FIRST:
             if running <= floor:
@@ -114,80 +135,57 @@ def _advance(
     return UpdateStep(
         started if service.update_status.state is UpdateState.UNSET else service,
         replace=tuple(chosen),
-        look_again_at=look_again_at,
+        moments=progress.moments,
         why=f"updating to spec version {service.spec_version}{_index(seen, service)}" if chosen else "",
     )
 
 
-def _unsettled(
-    service: Service, slots: Mapping[SlotKey, Slot], config: UpdateConfig, now: float
-) -> tuple[int, float | None]:
-    """Return how many slots of the new version do not run, or run for less than the delay; and when to look again."""
-    count, moments = 0, []
-    for slot in slots.values():
-        if not any(t.spec_version == service.spec_version for t in slot.tasks):
-            continue
-        fresh = [t for t in slot.live if t.spec_version == service.spec_version]
-        settled_at = max((t.status.timestamp for t in fresh if t.state is TaskState.RUNNING), default=None)
-        if settled_at is None:
-            # Also a slot whose new task died and waits for its restart, or that gave up: it is not running.
-            count += 1
-        elif settled_at + config.delay_seconds > now:
-            count += 1
-            moments.append(settled_at + config.delay_seconds)
-    return count, min(moments, default=None)
-
-
-def _failed(service: Service, slots: Mapping[SlotKey, Slot]) -> list[Task]:
-    """Return the tasks of this update that broke while it is under way, one per slot (swarm mistake 31)."""
-    since = service.update_status.started_at
-    found = []
-    for slot in slots.values():
-        broken = [
-            t
-            for t in slot.tasks
-            if t.spec_version == service.spec_version and t.state.is_failure and t.created_at >= since
-        ]
-        found += broken[:1]
-    return found
-
-
-def _finish(service: Service, slots: Mapping[SlotKey, Slot], config: UpdateConfig, now: float) -> UpdateStep:
+def _finish(service: Service, progress: Progress, now: float) -> UpdateStep:
     """Every slot has a new task: the update is complete once all have run for the monitoring time."""
-    fresh = [t for slot in slots.values() for t in slot.live]
-    if len(fresh) < len(slots) or any(t.state < TaskState.RUNNING for t in fresh):
-        return UpdateStep(service)
-    watched_until = max((t.status.timestamp for t in fresh), default=0.0) + config.monitor_seconds
-    if watched_until > now:
-        return UpdateStep(service, look_again_at=watched_until)
+    if not progress.is_over:
+        return UpdateStep(service, moments=progress.moments)
     rolled_back = service.update_status.state is UpdateState.ROLLBACK_STARTED
     state = UpdateState.ROLLBACK_COMPLETED if rolled_back else UpdateState.COMPLETED
-    done = _with_status(service, state, now, "rollback completed" if rolled_back else "update completed")
-    return UpdateStep(done, why="every slot runs the new spec")
+    text = "rollback completed" if rolled_back else "update completed"
+    if progress.broken:
+        text = f"{text}; {len(progress.broken)} of {progress.touched} tasks failed, which was to be borne"
+    return UpdateStep(_with_status(service, state, now, text), why="every slot has the new spec")
 
 
-def _on_failure(service: Service, config: UpdateConfig, failed: Sequence[Task], now: float) -> UpdateStep:
-    cause = failed[0].status.err or failed[0].status.message
-    text = f"{len(failed)} of the update's tasks failed; task {failed[0].id}: {cause}"
+def _on_failure(
+    seen: Snapshot, service: Service, config: UpdateConfig, broken: Sequence[Task], now: float
+) -> UpdateStep:
     rolls_back = service.update_status.state is UpdateState.ROLLBACK_STARTED
-    if config.failure_action is FailureAction.CONTINUE:
-        return UpdateStep(service)
+    text = f"{len(broken)} of the update's tasks failed; task {broken[0].id}: {_cause(broken[0], config, now)}"
     if config.failure_action is FailureAction.ROLLBACK and not rolls_back and service.previous_spec is not None:
-        return start_rollback(service, now=now, why=text)
+        try:
+            return start_rollback(seen, service, now=now, why=text)
+        except SwarmError as error:
+            text = f"{text}; it cannot be rolled back: {error.message}"
     # A failing rollback pauses and stays paused (swarm mistake 33).
     state = UpdateState.ROLLBACK_PAUSED if rolls_back else UpdateState.PAUSED
     return UpdateStep(_with_status(service, state, now, text), why=text)
 
 
-def start_rollback(service: Service, *, now: float, why: str) -> UpdateStep:
-    """Return the service with its previous spec as a new revision; automatic rollback happens once."""
+def _cause(task: Task, config: UpdateConfig, now: float) -> str:
+    told = task.status.err or task.status.message
+    if is_overdue(task, config, now):
+        return f"did not run within {config.progress_deadline_seconds:g} s: {told or task.state.name.lower()}"
+    return told
+
+
+def start_rollback(seen: Snapshot, service: Service, *, now: float, why: str) -> UpdateStep:
+    """Return the service with its previous spec as a new revision; automatic rollback happens once.
+
+    Raises what giving the service its previous ports raises: another service may have taken them.
+    """
     assert service.previous_spec is not None
-    version = service.spec_version + 1
     rolled = replace(
         service,
         spec=service.previous_spec,
         previous_spec=None,
-        spec_version=version,
+        ports=allocate_ports(seen, service.previous_spec, service),
+        spec_version=service.spec_version + 1,
         update_status=UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=now, message=why),
     )
     return UpdateStep(rolled, extra=(Create(revision_for(rolled)),), why=f"rolling back: {why}")

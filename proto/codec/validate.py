@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 from pyswarm.proto.codec.affinity import parse_affinity
+from pyswarm.proto.codec.canary import canary_problems
 from pyswarm.proto.codec.constraint import parse_constraint, parse_preference
 from pyswarm.proto.codec.cron import check_schedule
 from pyswarm.proto.codec.generic_resources import parse_reservation
@@ -127,6 +128,7 @@ def _restart_problems(policy: RestartPolicy) -> Iterator[Problem]:
     yield from negative("restart delay", policy.delay_seconds)
     yield from negative("restart max attempts", policy.max_attempts)
     yield from negative("restart window", policy.window_seconds)
+    yield from negative("restart max delay", policy.max_delay_seconds)
 
 
 def _placement_problems(placement: Placement) -> Iterator[Problem]:
@@ -192,6 +194,8 @@ def _update_problems(what: str, config: UpdateConfig) -> Iterator[Problem]:
     yield from negative(f"{what} parallelism", config.parallelism)
     yield from negative(f"{what} delay", config.delay_seconds)
     yield from negative(f"{what} monitor", config.monitor_seconds)
+    yield from negative(f"{what} progress deadline", config.progress_deadline_seconds)
+    yield from canary_problems(what, config.canary)
     if not 0 <= config.max_failure_ratio <= 1:
         yield Problem(
             f"the {what} failure ratio is {config.max_failure_ratio:g}", "A ratio lies between 0 and 1, both included."

@@ -111,11 +111,14 @@ class ContainerStatus(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class TaskStatus(Struct, frozen=True, omit_defaults=True, gc=False):
+    """`timestamp` is of the state. `running_at` is when a manager first saw it run, kept after its end; 0 if never."""
+
     state: TaskState = TaskState.NEW
     timestamp: float = 0.0
     message: str = ""
     err: str = ""
     container_status: ContainerStatus | None = None
+    running_at: float = 0.0
 
 
 class Move(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -107,12 +107,16 @@ class ContainerSpec(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class RestartPolicy(Struct, frozen=True, omit_defaults=True, gc=False):
-    """`window_seconds` 0 counts attempts over the slot's whole history; `max_attempts` 0 never gives up."""
+    """`window_seconds` 0 counts attempts over the slot's whole history; `max_attempts` 0 never gives up.
+
+    In a crash loop the delay doubles up to `max_delay_seconds`; 0 always waits the same.
+    """
 
     condition: RestartCondition = RestartCondition.ANY
     delay_seconds: float = 5.0
     max_attempts: int = 0
     window_seconds: float = 0.0
+    max_delay_seconds: float = 60.0
 
 
 PRIORITY_MAX = 1000
@@ -214,7 +218,11 @@ class CronSchedule(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class UpdateConfig(Struct, frozen=True, omit_defaults=True, gc=False):
-    """`parallelism` 0 updates all slots at once."""
+    """`parallelism` 0 updates all slots at once.
+
+    A new task that does not run before the progress deadline (0: never) has failed. `canary` steps ("1", "25%") are how
+    many slots are updated before those are proven in their monitor time.
+    """
 
     parallelism: int = 1
     delay_seconds: float = 0.0
@@ -222,6 +230,8 @@ class UpdateConfig(Struct, frozen=True, omit_defaults=True, gc=False):
     monitor_seconds: float = 5.0
     max_failure_ratio: float = 0.0
     order: UpdateOrder = UpdateOrder.STOP_FIRST
+    progress_deadline_seconds: float = 600.0
+    canary: tuple[str, ...] = ()
 
 
 class MoveConfig(Struct, frozen=True, omit_defaults=True, gc=False):

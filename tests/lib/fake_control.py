@@ -31,7 +31,7 @@ from pyswarm.proto.model.objects import (
     revision_id,
 )
 from pyswarm.proto.model.spec import ConfigSpec, NodeSpec, SecretSpec, ServiceSpec
-from pyswarm.proto.model.states import Role
+from pyswarm.proto.model.states import Role, UpdateState
 from pyswarm.proto.rpc.server import serve_unix
 from pyswarm.proto.v1 import control_pb2 as pb
 from pyswarm.proto.v1 import control_pb2_grpc, logs_pb2, logs_pb2_grpc, types_pb2
@@ -124,6 +124,10 @@ class FakeControl(control_pb2_grpc.ControlServicer):
         old = self.services[request.id]
         if request.version != old.version:
             raise OutOfSequence(f"service {old.spec.name} is at version {old.version}, not {request.version}")
+        if request.hold:
+            state = UpdateState.UPDATING if request.hold == pb.UPDATE_RESUME else UpdateState.PAUSED
+            status = replace(old.update_status, state=state)
+            return to_message(self._store(replace(old, update_status=status)), types_pb2.Service)
         spec = from_message(request.spec, ServiceSpec)
         is_new = spec.task_template != old.spec.task_template
         return to_message(

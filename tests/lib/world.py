@@ -38,6 +38,10 @@ class World:
         self.seen = Snapshot.of(a_cluster(), *(a_node(f"n{n}") for n in range(1, nodes + 1)), version=1)
         self.broken: set[str] = set()
         """Images whose containers end at once."""
+        self.unwell: set[str] = set()
+        """Images whose health checks never pass."""
+        self.crash_after: dict[str, float] = {}
+        """Images whose containers end badly after so many seconds."""
         self.dead: set[str] = set()
         """Nodes whose agents do nothing."""
         self.after_round: list[Callable[[World], None]] = []
@@ -83,6 +87,14 @@ class World:
     def join(self, node: Node) -> None:
         self.apply([Create(replace(node, status=replace(node.status, changed_at=self.clock.now())))])
 
+    def fail(self, task: Task) -> None:
+        """The task's program breaks."""
+        self._report(task, TaskState.FAILED, "task: non-zero exit (1)")
+
+    def end(self, task: Task) -> None:
+        """The task's program ends well."""
+        self._report(task, TaskState.COMPLETE)
+
     # -- what is seen
 
     def service(self, name: str) -> Service:
@@ -92,6 +104,11 @@ class World:
 
     def tasks(self, name: str) -> tuple[Task, ...]:
         return self.seen.tasks_of_service(self.service(name).id)
+
+    def fresh(self, name: str) -> list[Task]:
+        """Live tasks of the service's present version."""
+        version = self.service(name).spec_version
+        return [t for t in self.tasks(name) if t.is_live and t.spec_version == version]
 
     def running(self, name: str) -> list[Task]:
         """Tasks that really run: on a live node, whatever is wished of them."""
@@ -124,6 +141,7 @@ class World:
             self.clock.advance(0.05)
             return self.clock.now()
         moments += [t.status.timestamp + WORK_SECONDS for t in self._at_work()]
+        moments += [moment for t in self.seen.tasks() if (moment := self._crashes_at(t)) is not None]
         later = [m for m in moments if m > self.clock.now()]
         if not later:
             return None
@@ -154,15 +172,30 @@ class World:
             return self._report(task, TaskState.SHUTDOWN)
         if task.state < TaskState.READY:
             return self._report(task, TaskState.READY)
+        crashes_at = self._crashes_at(task)
+        if crashes_at is not None and crashes_at <= self.clock.now():
+            return self._report(task, TaskState.FAILED, "task: non-zero exit (2)")
         if task in self._at_work() and task.status.timestamp + WORK_SECONDS <= self.clock.now():
             return self._report(task, TaskState.COMPLETE)
         if task.desired_state >= TaskState.RUNNING and task.state < TaskState.RUNNING:
-            revision = self.seen.revision_of(task)
-            assert revision is not None
-            if revision.task_template.container_spec.image in self.broken:
+            image = self._image(task)
+            if image in self.broken:
                 return self._report(task, TaskState.FAILED, "task: non-zero exit (1)")
+            if image in self.unwell:
+                return task.state < TaskState.STARTING and self._report(task, TaskState.STARTING)
             return self._report(task, TaskState.RUNNING)
         return False
+
+    def _image(self, task: Task) -> str:
+        revision = self.seen.revision_of(task)
+        assert revision is not None
+        return revision.task_template.container_spec.image
+
+    def _crashes_at(self, task: Task) -> float | None:
+        if task.state is not TaskState.RUNNING or task.node_id in self.dead:
+            return None
+        seconds = self.crash_after.get(self._image(task))
+        return None if seconds is None else task.status.timestamp + seconds
 
     def _at_work(self) -> list[Task]:
         """Tasks of jobs that are running and will complete."""
@@ -188,7 +221,9 @@ class World:
         return bool(changes)
 
     def _report(self, task: Task, state: TaskState, err: str = "") -> bool:
-        status = TaskStatus(state=state, timestamp=self.clock.now(), err=err)
+        now = self.clock.now()
+        running_at = now if state is TaskState.RUNNING else task.status.running_at
+        status = TaskStatus(state=state, timestamp=now, err=err, running_at=running_at)
         return self.apply([Update(replace(task, status=status))])
 
     def _set_node(self, node_id: str, state: NodeState) -> None:

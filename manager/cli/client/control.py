@@ -103,6 +103,12 @@ class ControlClient:
         )
         return from_message(await self._stub.UpdateService(request, timeout=CALL_TIMEOUT_SECONDS), Service)
 
+    async def hold_update(self, service: Service, *, resume: bool) -> Service:
+        """Pause the update that is under way, or let it go on."""
+        hold = pb.UPDATE_RESUME if resume else pb.UPDATE_PAUSE
+        request = pb.UpdateServiceRequest(id=service.id, version=service.version, hold=hold)
+        return from_message(await self._stub.UpdateService(request, timeout=CALL_TIMEOUT_SECONDS), Service)
+
     async def remove_service(self, service_id: str) -> None:
         await self._stub.RemoveService(pb.RemoveServiceRequest(id=service_id), timeout=CALL_TIMEOUT_SECONDS)
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pyswarm.manager.cli.client.control import ControlClient, connect
+from pyswarm.manager.cli.client.run import run
 from pyswarm.manager.cli.commands.following import follow_unless, run_and_follow
 from pyswarm.manager.cli.flags.service_options import update_options
 from pyswarm.manager.cli.flags.service_spec import changed_spec, scaled
@@ -17,7 +18,9 @@ from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.proto.codec.validate import validate_service_spec
 from pyswarm.proto.errors import FailedPrecondition, InvalidArgument
 from pyswarm.proto.model.spec import ServiceSpec
+from pyswarm.proto.model.states import UpdateState
 
+_ALONE = ("rollback", "pause", "resume")
 _FOLLOWING = frozenset({"detach", "quiet"})
 
 
@@ -26,14 +29,19 @@ _FOLLOWING = frozenset({"detach", "quiet"})
 @click.argument("name", metavar="SERVICE")
 @pass_settings
 def update(settings: Settings, /, name: str, detach: bool, quiet: bool, **flags: Any) -> None:
-    if flags["rollback"]:
-        others = [key for key, value in flags.items() if key != "rollback" and value not in (None, (), False)]
+    alone = next((key for key in _ALONE if flags[key]), None)
+    if alone is not None:
+        others = [key for key, value in flags.items() if key != alone and value not in (None, (), False)]
         if others:
             raise InvalidArgument(
-                f"--rollback cannot be combined with --{others[0].replace('_', '-')}",
-                remedy="Roll back first, then update.",
+                f"--{alone} cannot be combined with --{others[0].replace('_', '-')}",
+                remedy=f"Give --{alone} alone, then update.",
             )
-        run_and_follow(_roll_back(settings, name, detach=detach, quiet=quiet), look=f"pyswarm service ps {name}")
+        if alone == "pause":
+            run(_pause(settings, name))
+            return
+        step = _roll_back if alone == "rollback" else _resume
+        run_and_follow(step(settings, name, detach=detach, quiet=quiet), look=f"pyswarm service ps {name}")
         return
     run_and_follow(
         _update(
@@ -110,5 +118,21 @@ async def _roll_back(settings: Settings, name: str, *, detach: bool, quiet: bool
             )
         goal = await goal_before(client, service.id, service.spec.name, is_rollback=True)
         await client.update_service(service, service.previous_spec, rollback=True)
+        click.echo(name)
+        await follow_unless(client, [goal], detach=detach, quiet=quiet)
+
+
+async def _pause(settings: Settings, name: str) -> None:
+    async with connect(settings) as client:
+        await client.hold_update(await client.service(name), resume=False)
+        click.echo(name)
+
+
+async def _resume(settings: Settings, name: str, *, detach: bool, quiet: bool) -> None:
+    async with connect(settings) as client:
+        service = await client.service(name)
+        is_rollback = service.update_status.state is UpdateState.ROLLBACK_PAUSED
+        goal = await goal_before(client, service.id, service.spec.name, is_rollback=is_rollback)
+        await client.hold_update(service, resume=True)
         click.echo(name)
         await follow_unless(client, [goal], detach=detach, quiet=quiet)

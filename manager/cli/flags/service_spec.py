@@ -257,6 +257,7 @@ def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
         delay_seconds=flags.get("restart_delay"),
         max_attempts=flags.get("restart_max_attempts"),
         window_seconds=flags.get("restart_window"),
+        max_delay_seconds=flags.get("restart_max_delay"),
     )
     return replace(
         spec,
@@ -294,6 +295,8 @@ def _update_config(config: UpdateConfig, flags: Flags, prefix: str) -> UpdateCon
         monitor_seconds=flags.get(f"{prefix}_monitor"),
         max_failure_ratio=flags.get(f"{prefix}_max_failure_ratio"),
         order=flags.get(f"{prefix}_order"),
+        progress_deadline_seconds=flags.get(f"{prefix}_progress_deadline"),
+        canary=flags.get(f"{prefix}_canary"),
     )
 
 

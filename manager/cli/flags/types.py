@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import click
 
+from pyswarm.proto.codec.canary import parse_canary
 from pyswarm.proto.codec.units import parse_bytes, parse_duration, parse_nano_cpus
 from pyswarm.proto.errors import InvalidArgument
 from pyswarm.proto.model.states import (
@@ -75,6 +76,7 @@ def _ratio(text: str) -> float:
     return ratio
 
 
+CANARY = Parsed("steps", parse_canary)
 DURATION = Parsed("duration", parse_duration)
 BYTES = Parsed("bytes", parse_bytes)
 RATIO = Parsed("ratio", _ratio)

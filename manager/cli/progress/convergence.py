@@ -93,7 +93,8 @@ def judge(goal: Goal, seen: Observation, memory: Memory, now: float) -> Verdict:
     slots = _slots(service, seen)
     progress = Progress(goal.name, sum(slot.is_done for slot in slots), seen.desired, slots)
     update = _fresh_update(service, goal)
-    if (why := _update_failure(update, goal)) or (why := _task_failure(service, seen, goal, slots)):
+    why = _update_failure(update, service.update_status.message, goal) or _task_failure(service, seen, goal, slots)
+    if why:
         return _failed(progress, why, _remedy(goal.name))
     if (unplaced := _unplaced(seen)) is not None:
         return _wait_for_a_node(progress, unplaced, memory, now, goal)
@@ -207,11 +208,12 @@ def _fresh_update(service: Service, goal: Goal) -> UpdateState:
     return UpdateState.UNSET if is_old else status.state
 
 
-def _update_failure(update: UpdateState, goal: Goal) -> str:
+def _update_failure(update: UpdateState, message: str, goal: Goal) -> str:
+    told = f": {message}" if message else ""
     if update is UpdateState.PAUSED:
-        return "the update is paused, because too many new tasks failed"
+        return f"the update is paused{told}"
     if update is UpdateState.ROLLBACK_PAUSED:
-        return "the rollback is paused, because too many tasks failed"
+        return f"the rollback is paused{told}"
     if update is UpdateState.ROLLBACK_COMPLETED and not goal.is_rollback:
         return "the update failed and was rolled back"
     return ""

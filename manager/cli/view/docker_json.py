@@ -179,6 +179,7 @@ def _template(template: TaskSpec) -> Json:
                 "Delay": _nanoseconds(restart.delay_seconds),
                 "MaxAttempts": restart.max_attempts,
                 "Window": _nanoseconds(restart.window_seconds),
+                "MaxDelay": _nanoseconds(restart.max_delay_seconds),
             },
             "Placement": _without_empty(
                 {
@@ -265,6 +266,8 @@ def _update(config: UpdateConfig) -> Json:
         "Monitor": _nanoseconds(config.monitor_seconds),
         "MaxFailureRatio": config.max_failure_ratio,
         "Order": config.order.name.lower().replace("_", "-"),
+        "ProgressDeadline": _nanoseconds(config.progress_deadline_seconds),
+        **({"Canary": list(config.canary)} if config.canary else {}),
     }
 
 

@@ -141,6 +141,7 @@ def _restart_policy(deploy: Section, warnings: list[str]) -> RestartPolicy:
         delay_seconds=policy.duration("delay", default.delay_seconds),
         max_attempts=policy.whole("max_attempts", default.max_attempts),
         window_seconds=policy.duration("window", default.window_seconds),
+        max_delay_seconds=policy.duration("max_delay", default.max_delay_seconds),
     )
 
 
@@ -176,6 +177,8 @@ def _update_config(deploy: Section, key: str, warnings: list[str]) -> UpdateConf
         monitor_seconds=config.duration("monitor", default.monitor_seconds),
         max_failure_ratio=config.ratio("max_failure_ratio"),
         order=config.choice("order", _ORDERS, default.order),
+        progress_deadline_seconds=config.duration("progress_deadline", default.progress_deadline_seconds),
+        canary=config.texts("canary"),
     )
 
 

@@ -6,7 +6,7 @@ volumes are joined here and settled in `endpoints.py`, which knows when two of t
 
 from pyswarm.proto.codec.stack_file.document import Node, Scalar, Sequence, Table
 
-_REPLACED = frozenset({"command", "entrypoint", "test", "pre_stop"})
+_REPLACED = frozenset({"command", "entrypoint", "test", "pre_stop", "canary"})
 _PAIRS = frozenset({"environment", "labels"})
 
 

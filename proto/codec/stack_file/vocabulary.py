@@ -139,13 +139,14 @@ RESERVATIONS = Vocabulary(
 )
 GENERIC_RESOURCE = Vocabulary(frozenset({"discrete_resource_spec"}))
 DISCRETE_RESOURCE = Vocabulary(frozenset({"kind", "value"}))
-RESTART_POLICY = Vocabulary(frozenset({"condition", "delay", "max_attempts", "window"}))
+RESTART_POLICY = Vocabulary(frozenset({"condition", "delay", "max_attempts", "window", "max_delay"}))
 PLACEMENT = Vocabulary(
     frozenset({"constraints", "preferences", "max_replicas_per_node", "affinities", "strategy", "priority"})
 )
 PREFERENCE = Vocabulary(frozenset({"spread"}))
 UPDATE_CONFIG = Vocabulary(
     frozenset({"parallelism", "delay", "failure_action", "monitor", "max_failure_ratio", "order"})
+    | {"progress_deadline", "canary"}
 )
 SCHEDULE = Vocabulary(
     frozenset({"cron", "time_zone", "concurrency", "missed_run_window", "keep_completed", "keep_failed", "suspend"})

@@ -89,14 +89,15 @@ def test_update_fails_when_the_cluster_pauses_it(pyswarm: Any, cluster: Any) -> 
     pyswarm.ok(*CREATE, "-d", "web:1")
     cluster.on_write = [
         lambda control: control.add(
-            replace(next(iter(control.services.values())), update_status=UpdateStatus(UpdateState.PAUSED, started_at=9))
+            replace(
+                next(iter(control.services.values())),
+                update_status=UpdateStatus(UpdateState.PAUSED, started_at=9, message="because of a test"),
+            )
         )
     ]
     said = pyswarm.run("service", "update", "--image", "web:2", "web")
     assert said.status == 1
-    assert said.err.startswith(
-        "Error: the update is paused, because too many new tasks failed\nSee `pyswarm service ps"
-    )
+    assert said.err.startswith("Error: the update is paused: because of a test\nSee `pyswarm service ps")
 
 
 def test_an_update_of_somebody_else_in_between_is_not_overwritten(pyswarm: Any, cluster: Any) -> None:
