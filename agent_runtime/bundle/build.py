@@ -27,12 +27,17 @@ from pyswarm.agent_runtime.bundle.runtime_spec import (
 )
 from pyswarm.agent_runtime.kernel import capabilities
 from pyswarm.agent_runtime.kernel.cgroup_limits import DEFAULT_PIDS, PERIOD_MICROSECONDS, Limits
+from pyswarm.agent_runtime.kernel.numbers import RLIMIT_NUMBERS
+from pyswarm.proto.codec.validate_surroundings import is_namespaced_sysctl
 from pyswarm.proto.errors import InvalidArgument
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2 as types
 
 MEMORY_MINIMUM_BYTES = 6 * 1024 * 1024
 """Docker's minimum: below it a container cannot even start."""
+
+
+_UNLIMITED = 2**64 - 1
 
 
 class HostFacts(msgspec.Struct, frozen=True):
@@ -53,7 +58,7 @@ def build(container_id: str, config: pb.ContainerConfig, image: Mapping[str, Any
         )
     granted = capabilities.effective(config.capability_add, config.capability_drop) & host.capabilities
     names = tuple(sorted(granted))
-    return Spec(
+    spec = Spec(
         process=Process(
             args=command_line(config, image),
             cwd=_absolute(config.dir or image.get("WorkingDir") or "/", "the working directory"),
@@ -71,12 +76,13 @@ def build(container_id: str, config: pb.ContainerConfig, image: Mapping[str, Any
             ),
             cgroups_path=f"/{host.cgroup_parent}/{container_id}",
             resources=_resources(limits_of(config.limits)),
-            sysctl=dict(defaults.SYSCTL),
+            sysctl={**defaults.SYSCTL, **_sysctls(config.sysctls)},
             masked_paths=defaults.MASKED_PATHS,
             readonly_paths=defaults.READONLY_PATHS,
         ),
         annotations=dict(config.labels),
     )
+    return _with_ulimits(spec, config.ulimits)
 
 
 def command_line(config: pb.ContainerConfig, image: Mapping[str, Any]) -> tuple[str, ...]:
@@ -141,6 +147,27 @@ def _rlimits(host: HostFacts) -> tuple[Rlimit, ...]:
     # A high soft limit slows programs that close every possible descriptor: they raise it themselves.
     hard = min(defaults.NOFILE_HARD, host.nofile_hard)
     return (Rlimit("RLIMIT_NOFILE", min(defaults.NOFILE_SOFT, hard), hard), Rlimit("RLIMIT_CORE", 0, 0))
+
+
+def _with_ulimits(spec: Spec, wanted: Sequence[types.Ulimit]) -> Spec:
+    """Return the spec with the limits that were asked for over our own. Raises InvalidArgument for an unknown one."""
+    limits = {limit.type: limit for limit in spec.process.rlimits}
+    for limit in wanted:
+        name = f"RLIMIT_{limit.name.upper()}"
+        if name not in RLIMIT_NUMBERS:
+            raise InvalidArgument(f"there is no limit called {limit.name!r}", remedy="See setrlimit(2) for the names.")
+        limits[name] = Rlimit(name, *(_UNLIMITED if value < 0 else value for value in (limit.soft, limit.hard)))
+    process = msgspec.structs.replace(spec.process, rlimits=tuple(limits.values()))
+    return msgspec.structs.replace(spec, process=process)
+
+
+def _sysctls(wanted: Mapping[str, str]) -> dict[str, str]:
+    """Only what the container's own namespaces hold: any other setting is the machine's."""
+    for key, value in wanted.items():
+        if not is_namespaced_sysctl(key):
+            raise InvalidArgument(f"sysctl {key} is not the container's own", remedy="Set it on the machine.")
+        _no_nul(value, f"the sysctl {key}")
+    return dict(wanted)
 
 
 def _default_mounts(host: HostFacts) -> tuple[Mount, ...]:

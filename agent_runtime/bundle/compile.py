@@ -164,7 +164,8 @@ def _sysctls(w: Writer, rootfs: RootfsWriter, sysctls: tuple[tuple[str, str], ..
         file = w.new_slot()
         w.call(
             "openat", rootfs.proc, w.text(f"sys/{key.replace('.', '/')}"), os.O_WRONLY | os.O_CLOEXEC, 0,
-            label=f"set {key}", save=file, tolerated=((errno.ENOENT, 1),),
+            # Our own settings may be unknown to an old kernel; one that was asked for must not be missing silently.
+            label=f"set {key}", save=file, tolerated=((errno.ENOENT, 1),) if key in defaults.SYSCTL else (),
         )  # fmt: skip
         w.call("write", file, w.text(value), len(value), label=f"set {key}")
 

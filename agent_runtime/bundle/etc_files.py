@@ -29,7 +29,7 @@ def resolv_conf(config: pb.ContainerConfig, machine: str) -> str:
 
     `machine` is the machine's own file. A resolver on its loopback (systemd-resolved) does not exist inside.
     """
-    servers, search, options = list(config.dns_servers), list(config.dns_search), []
+    servers, search, options = list(config.dns_servers), list(config.dns_search), list(config.dns_options)
     for line in machine.splitlines():
         words = line.split()
         if len(words) < 2:
@@ -38,7 +38,7 @@ def resolv_conf(config: pb.ContainerConfig, machine: str) -> str:
             servers.append(words[1])
         elif words[0] in ("search", "domain") and not config.dns_search:
             search = words[1:]
-        elif words[0] == "options":
+        elif words[0] == "options" and not config.dns_options:
             options = words[1:]
     lines = [f"nameserver {server}" for server in servers]
     lines += [f"search {' '.join(search)}"] * bool(search) + [f"options {' '.join(options)}"] * bool(options)

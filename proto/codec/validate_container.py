@@ -9,6 +9,7 @@ from pyswarm.proto.codec.placeholders import has_placeholder, placeholder_proble
 from pyswarm.proto.codec.problems import Problem, caught, negative
 from pyswarm.proto.codec.validate_health import health_problems
 from pyswarm.proto.codec.validate_payload import reference_problems
+from pyswarm.proto.codec.validate_surroundings import surroundings_problems
 from pyswarm.proto.errors import InvalidReference
 from pyswarm.proto.model.spec import ContainerSpec, Mount
 from pyswarm.proto.model.states import MountType
@@ -66,6 +67,7 @@ def container_problems(spec: ContainerSpec) -> Iterator[Problem]:
             yield Problem("a container label has no name", "Name every label.")
     yield from _mount_problems(spec.mounts)
     yield from health_problems(spec)
+    yield from surroundings_problems(spec)
     for secret in spec.secrets:
         yield from reference_problems(secret)
     for config in spec.configs:

@@ -81,6 +81,14 @@ class HealthConfig(Struct, frozen=True, omit_defaults=True, gc=False):
     start_interval_seconds: float = 0.0
 
 
+class Ulimit(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A limit of each process, by its name without RLIMIT_, in small letters; -1 is no limit."""
+
+    name: str = ""
+    soft: int = 0
+    hard: int = 0
+
+
 class ContainerSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     image: str = ""
     command: tuple[str, ...] = ()
@@ -104,6 +112,12 @@ class ContainerSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     readiness: HealthConfig = HealthConfig()
     pre_stop: tuple[str, ...] = ()
     drain_delay_seconds: float = 0.0
+    dns_servers: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    sysctls: Mapping[str, str] = {}
+    ulimits: tuple[Ulimit, ...] = ()
 
 
 class RestartPolicy(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -49,6 +49,12 @@ def container_config(
         network_namespace=namespace,
         stop_signal=spec.stop_signal,
         stop_grace_period_seconds=spec.stop_grace_period_seconds,
+        dns_servers=spec.dns_servers,
+        dns_search=spec.dns_search,
+        dns_options=spec.dns_options,
+        extra_hosts=spec.extra_hosts,
+        sysctls=spec.sysctls,
+        ulimits=[to_message(limit, types_pb2.Ulimit) for limit in spec.ulimits],
     )
 
 

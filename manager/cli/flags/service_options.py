@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pyswarm.manager.cli.flags.health import HEALTH_OPTIONS
+from pyswarm.manager.cli.flags.surroundings import CREATE_SURROUNDINGS, UPDATE_SURROUNDINGS
 from pyswarm.manager.cli.flags.types import (
     BYTES,
     CANARY,
@@ -25,6 +26,7 @@ from pyswarm.manager.cli.flags.types import (
     UPDATE_FAILURE_ACTION,
     UPDATE_ORDER,
 )
+from pyswarm.manager.cli.flags.unsupported import UNSUPPORTED_OPTIONS, warn_of_terminal
 from pyswarm.proto.model.spec import MODES
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -48,7 +50,7 @@ _SHARED: tuple[Decorator, ...] = (
     _one("-w", "--workdir", text="Working directory inside the container"),
     _one("-u", "--user", text="Username or UID (format: <name|uid>[:<group|gid>])"),
     _one("--hostname", text="Container hostname"),
-    _switch("--tty", "Allocate a pseudo-TTY", "-t"),
+    click.option("-t", "--tty/--no-tty", default=None, callback=warn_of_terminal, help="Allocate a pseudo-TTY"),
     _switch("--init", "Run an init inside each container that forwards signals and reaps processes"),
     _switch("--read-only", "Mount the container's root filesystem read-only"),
     _one("--stop-signal", text="Signal to stop the container"),
@@ -99,6 +101,7 @@ _SHARED: tuple[Decorator, ...] = (
     _one("--endpoint-mode", kind=click.Choice(["vip", "dnsrr"]), text="Endpoint mode (vip)"),
     click.option("-d", "--detach", is_flag=True, help="Exit at once instead of following until it has converged"),
     click.option("-q", "--quiet", is_flag=True, help="Show no progress"),
+    *UNSUPPORTED_OPTIONS,
 )
 
 _CREATE: tuple[Decorator, ...] = (
@@ -110,6 +113,7 @@ _CREATE: tuple[Decorator, ...] = (
     click.option(
         "--env-file", multiple=True, type=click.Path(dir_okay=False), help="Read in a file of environment variables"
     ),
+    *CREATE_SURROUNDINGS,
     _many("--mount", text="Attach a directory of the node or a tmpfs", metavar="type=…,source=…,target=…"),
     _many("--secret", text="Give tasks a secret", metavar="NAME or source=…,target=…,uid=…,gid=…,mode=…"),
     _many("--config", text="Give tasks a config", metavar="NAME or source=…,target=…,uid=…,gid=…,mode=…"),
@@ -133,6 +137,7 @@ _UPDATE: tuple[Decorator, ...] = (
     _many("--container-label-rm", text="Remove a container label", metavar="NAME"),
     _many("--env-add", text="Add or change an environment variable", metavar="NAME[=VALUE]"),
     _many("--env-rm", text="Remove an environment variable", metavar="NAME"),
+    *UPDATE_SURROUNDINGS,
     _many("--mount-add", text="Add or change a mount", metavar="type=…,source=…,target=…"),
     _many("--secret-add", text="Give tasks a secret", metavar="NAME or source=…,target=…"),
     _many("--secret-rm", text="Take a secret out", metavar="NAME"),

@@ -3,12 +3,14 @@
 `flags` maps an option's name (`limit_memory`) to its value; None or an empty tuple was not given.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from pyswarm.manager.cli.flags.health import with_health
+from pyswarm.manager.cli.flags.merge import merged
+from pyswarm.manager.cli.flags.surroundings import with_surroundings
 from pyswarm.manager.cli.flags.values import (
     parse_config,
     parse_env,
@@ -91,7 +93,7 @@ def changed_spec(spec: ServiceSpec, flags: Flags, environment: Mapping[str, str]
         args=container.args if args is None else words_of("--args", args),
         env=_changed_env(container.env, flags, environment),
         labels=_changed_labels(container.labels, flags, "container_label"),
-        mounts=_merged(
+        mounts=merged(
             container.mounts,
             [parse_mount(text) for text in flags.get("mount_add", ())],
             flags.get("mount_rm", ()),
@@ -99,13 +101,13 @@ def changed_spec(spec: ServiceSpec, flags: Flags, environment: Mapping[str, str]
         ),
         capability_add=_capabilities(container.capability_add, flags, "cap_add", "cap_drop"),
         capability_drop=_capabilities(container.capability_drop, flags, "cap_drop", "cap_add"),
-        secrets=_merged(
+        secrets=merged(
             container.secrets,
             [parse_secret(text) for text in flags.get("secret_add", ())],
             flags.get("secret_rm", ()),
             lambda secret: secret.secret_name,
         ),
-        configs=_merged(
+        configs=merged(
             container.configs,
             [parse_config(text) for text in flags.get("config_add", ())],
             flags.get("config_rm", ()),
@@ -116,7 +118,7 @@ def changed_spec(spec: ServiceSpec, flags: Flags, environment: Mapping[str, str]
         template.placement,
         constraints=_listed(template.placement.constraints, flags, "constraint"),
         affinities=_listed(template.placement.affinities, flags, "affinity"),
-        preferences=_merged(
+        preferences=merged(
             template.placement.preferences,
             [parse_preference(text) for text in flags.get("placement_pref_add", ())],
             [parse_preference(text) for text in flags.get("placement_pref_rm", ())],
@@ -124,7 +126,7 @@ def changed_spec(spec: ServiceSpec, flags: Flags, environment: Mapping[str, str]
         ),
     )
     reserved = template.resources.reservations
-    generic = _merged(
+    generic = merged(
         reserved.generic,
         [parse_reservation(text) for text in flags.get("generic_resource_add", ())],
         [text.partition("=")[0] for text in flags.get("generic_resource_rm", ())],
@@ -263,7 +265,7 @@ def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
         spec,
         task_template=replace(
             template,
-            container_spec=with_health(container, flags),
+            container_spec=with_surroundings(with_health(container, flags), flags),
             resources=resources,
             restart_policy=restart,
             placement=_given(
@@ -314,29 +316,20 @@ def _changed_labels(labels: Mapping[str, str], flags: Flags, what: str) -> dict[
 
 def _changed_env(env: Sequence[str], flags: Flags, environment: Mapping[str, str]) -> tuple[str, ...]:
     added = parse_env(flags.get("env_add", ()), environment)
-    return _merged(env, added, flags.get("env_rm", ()), lambda entry: entry.partition("=")[0])
+    return merged(env, added, flags.get("env_rm", ()), lambda entry: entry.partition("=")[0])
 
 
 def _changed_ports(ports: Sequence[PortConfig], flags: Flags) -> tuple[PortConfig, ...]:
     """Remove by target port and protocol; an added port replaces what was published at the same place."""
     removed = [port for text in flags.get("publish_rm", ()) for port in parse_short_port(text)]
     gone = [(port.target_port, port.protocol) for port in removed]
-    kept = _merged(ports, (), gone, lambda port: (port.target_port, port.protocol))
+    kept = merged(ports, (), gone, lambda port: (port.target_port, port.protocol))
     added = [port for text in flags.get("publish_add", ()) for port in parse_publish(text)]
-    return _merged(kept, added, (), lambda port: (port.published_port or -port.target_port, port.protocol))
+    return merged(kept, added, (), lambda port: (port.published_port or -port.target_port, port.protocol))
 
 
 def _listed(values: Sequence[str], flags: Flags, what: str) -> tuple[str, ...]:
-    return _merged(values, flags.get(f"{what}_add", ()), flags.get(f"{what}_rm", ()), lambda text: text)
-
-
-def _merged(
-    values: Iterable[T], added: Iterable[T], removed: Iterable[Hashable], identity: Callable[[T], Hashable]
-) -> tuple[T, ...]:
-    """Return the values without the removed and the replaced ones, then the added ones."""
-    new = list(added)
-    gone = {*removed, *(identity(value) for value in new)}
-    return (*(value for value in values if identity(value) not in gone), *new)
+    return merged(values, flags.get(f"{what}_add", ()), flags.get(f"{what}_rm", ()), lambda text: text)
 
 
 def _capabilities(values: Sequence[str], flags: Flags, add: str, opposite: str) -> tuple[str, ...]:

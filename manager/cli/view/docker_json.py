@@ -237,6 +237,16 @@ def _container(container: ContainerSpec) -> Json:
             "StopGracePeriod": _nanoseconds(container.stop_grace_period_seconds),
             "CapabilityAdd": list(container.capability_add),
             "CapabilityDrop": list(container.capability_drop),
+            "DNSConfig": _without_empty(
+                {
+                    "Nameservers": list(container.dns_servers),
+                    "Search": list(container.dns_search),
+                    "Options": list(container.dns_options),
+                }
+            ),
+            "Hosts": [" ".join(reversed(host.split(":", 1))) for host in container.extra_hosts],
+            "Sysctls": dict(container.sysctls),
+            "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in container.ulimits],
             "Healthcheck": _health(container.healthcheck),
             "Readiness": _health(container.readiness),
             "PreStop": list(container.pre_stop),

@@ -8,6 +8,7 @@ from pyswarm.proto.codec.stack_file.endpoints import mounts_of, ports_of
 from pyswarm.proto.codec.stack_file.health import check_of, pre_stop_of
 from pyswarm.proto.codec.stack_file.payloads import Known, configs_used, secrets_used
 from pyswarm.proto.codec.stack_file.reader import Section
+from pyswarm.proto.codec.stack_file.surroundings import hosts_of, one_or_many, sysctls_of, ulimits_of
 from pyswarm.proto.codec.stack_file.vocabulary import SERVICE
 from pyswarm.proto.model.objects import STACK_LABEL
 from pyswarm.proto.model.spec import ContainerSpec, EndpointSpec, ServiceSpec, TaskSpec
@@ -57,6 +58,12 @@ def service_of(
         readiness=check_of(service, "readiness", warnings),
         pre_stop=pre_stop_of(service, warnings),
         drain_delay_seconds=service.duration("drain_delay"),
+        dns_servers=one_or_many(service, "dns"),
+        dns_search=one_or_many(service, "dns_search"),
+        dns_options=service.texts("dns_opt"),
+        extra_hosts=hosts_of(service),
+        sysctls=sysctls_of(service),
+        ulimits=ulimits_of(service, warnings),
     )
     spec = ServiceSpec(
         name=f"{stack}_{name}",

@@ -39,7 +39,8 @@ SERVICE = Vocabulary(
     frozenset(
         {"image", "command", "entrypoint", "environment", "labels", "deploy", "ports", "volumes", "user"}
         | {"working_dir", "hostname", "stop_signal", "stop_grace_period", "cap_add", "cap_drop", "read_only"}
-        | {"init", "tty", "secrets", "configs", "healthcheck", "readiness", "pre_stop", "drain_delay"}
+        | {"dns", "dns_opt", "dns_search", "extra_hosts", "sysctls", "ulimits"}
+        | {"init", "secrets", "configs", "healthcheck", "readiness", "pre_stop", "drain_delay"}
     ),
     ignored={
         "build": "images are pulled from a registry: build and push it first",
@@ -60,6 +61,8 @@ SERVICE = Vocabulary(
         "restart": "use deploy.restart_policy",
         "security_opt": _CLUSTER,
         "shm_size": _CLUSTER,
+        "stdin_open": "a task has no standard input",
+        "tty": "a task has no terminal",
         "userns_mode": _CLUSTER,
     },
     refused={
@@ -68,12 +71,8 @@ SERVICE = Vocabulary(
         "cpus": "Use deploy.resources.limits.cpus.",
         "cpuset": "Use deploy.resources.limits.cpus.",
         "credential_spec": "It is for Windows containers only.",
-        "dns": _LATER,
-        "dns_opt": _LATER,
-        "dns_search": _LATER,
         "env_file": "Write the variables under environment.",
         "extends": "Use a YAML anchor (&name, <<: *name) or a second file (-c A -c B).",
-        "extra_hosts": _LATER,
         "isolation": "It is for Windows containers only.",
         "logging": "Logs are kept by pyswarm itself: read them with `pyswarm service logs`.",
         "mem_limit": "Use deploy.resources.limits.memory.",
@@ -81,17 +80,14 @@ SERVICE = Vocabulary(
         "mem_swappiness": "Use deploy.resources.limits.memory.",
         "memswap_limit": "Use deploy.resources.limits.memory.",
         "networks": "Overlay networks are not available yet: remove them. Published ports work without.",
-        "oom_score_adj": _LATER,
+        "oom_score_adj": "Use deploy.resources.reservations.memory.",
         "pids_limit": "Use deploy.resources.limits.pids.",
         "platform": "Use deploy.placement.constraints: node.platform.arch==…",
         "profiles": "Put such services into a file of their own: -c A -c B.",
         "pull_policy": "An image is pulled when the node lacks it.",
         "runtime": _LATER,
         "scale": "Use deploy.replicas.",
-        "stdin_open": _LATER,
-        "sysctls": _LATER,
         "tmpfs": "Use volumes with type: tmpfs.",
-        "ulimits": _LATER,
         "volume_driver": "Mount a directory of the node (type: bind) or a tmpfs.",
         "volumes_from": "Mount the same directory in both services.",
     },
@@ -101,6 +97,8 @@ HEALTHCHECK = Vocabulary(
     frozenset({"test", "interval", "timeout", "retries", "start_period", "start_interval", "disable"})
 )
 """`healthcheck`, and `readiness`, which is ours."""
+
+ULIMIT = Vocabulary(frozenset({"soft", "hard"}))
 
 PRE_STOP = Vocabulary(
     frozenset({"command"}),

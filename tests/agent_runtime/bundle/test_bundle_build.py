@@ -198,3 +198,23 @@ def test_a_failure_on_the_way_names_what_was_being_done() -> None:
         "cannot mount proc on /proc: Operation not permitted",
         128,
     )
+
+
+@pytest.mark.parametrize("key", ["kernel.panic", "vm.swappiness", "net/../kernel/panic", "net.ipv4/../../vm/x", "net"])
+def test_a_setting_of_the_machine_cannot_be_reached_from_a_container(key: str) -> None:
+    with pytest.raises(InvalidArgument, match="is not the container's own"):
+        spec_of(sysctls={key: "1"})
+
+
+def test_limits_and_settings_are_set_over_our_own() -> None:
+    spec = spec_of(
+        sysctls={"net.ipv4.ip_unprivileged_port_start": "1024"},
+        ulimits=[types.Ulimit(name="core", soft=-1, hard=-1), types.Ulimit(name="nproc", soft=5, hard=6)],
+    )
+    limits = {limit.type: (limit.soft, limit.hard) for limit in spec.process.rlimits}
+    assert limits["RLIMIT_CORE"] == (2**64 - 1, 2**64 - 1)
+    assert limits["RLIMIT_NPROC"] == (5, 6)
+    assert spec.linux.sysctl["net.ipv4.ip_unprivileged_port_start"] == "1024"
+    assert "net.ipv4.ping_group_range" in spec.linux.sysctl
+    with pytest.raises(InvalidArgument, match="no limit called 'files'"):
+        spec_of(ulimits=[types.Ulimit(name="files")])

@@ -300,3 +300,22 @@ async def test_a_watcher_that_came_late_still_learns_the_oom_kill(host: RuntimeH
     await host.wait("late")
     listed = (await host.stub.ListContainers(pb.ListContainersRequest())).containers
     assert [(c.id, c.oom_killed) for c in listed] == [("late", True)]
+
+
+async def test_kernel_settings_and_limits_are_its_own(host: RuntimeHost) -> None:
+    before = Path("/proc/sys/kernel/shmmni").read_text()
+    code, lines = await host.shell(
+        "cat /proc/sys/net/core/somaxconn /proc/sys/kernel/shmmni; ulimit -Sn; ulimit -Hn; ulimit -Hf; "
+        "grep options /etc/resolv.conf",
+        sysctls={"net.core.somaxconn": "77", "kernel.shmmni": "99"},
+        ulimits=[types.Ulimit(name="nofile", soft=100, hard=200), types.Ulimit(name="fsize", soft=-1, hard=-1)],
+        dns_options=["ndots:2", "timeout:1"],
+    )
+    assert (code, lines) == (0, ["77", "99", "100", "200", "unlimited", "options ndots:2 timeout:1"])
+    assert Path("/proc/sys/kernel/shmmni").read_text() == before, "the machine keeps its own"
+
+
+async def test_a_kernel_setting_that_does_not_exist_is_not_passed_over(host: RuntimeHost) -> None:
+    with pytest.raises(FailedPrecondition, match=r"cannot set net\.core\.no_such_thing: No such file or directory"):
+        await host.start("unset", "true", sysctls={"net.core.no_such_thing": "1"})
+    await host.remove("unset")

@@ -51,11 +51,13 @@ class Watched:
         spec = a_service_spec("web", replicas=3, update=config, restart=RestartPolicy(delay_seconds=2))
         self.world.create(replace(spec, rollback_config=rollback))
         self.marks: dict[str, tuple[TaskState, TaskState]] = {}
+        self.homes: dict[str, tuple[str, int, int]] = {}
         self.world.after_round.append(self.look)
 
     def look(self, world: World) -> None:
         self.never_too_many(world)
         self.nothing_goes_back(world)
+        self.tasks_are_one_shot(world)
         self.deciding_again_settles(world)
 
     def never_too_many(self, world: World) -> None:
@@ -75,6 +77,15 @@ class Watched:
             assert task.state >= state
             assert task.desired_state >= desired
             self.marks[task.id] = (task.state, task.desired_state)
+
+    def tasks_are_one_shot(self, world: World) -> None:
+        """Swarm mistake 20: a restart or an update is another task; one never changes what it runs, or where."""
+        for task in world.tasks("web"):
+            node_id = self.homes.get(task.id, ("", 0, 0))[0] or task.node_id
+            what = (node_id, task.slot, task.spec_version)
+            assert (task.node_id, task.slot, task.spec_version) == what
+            assert self.homes.get(task.id, what)[1:] == what[1:]
+            self.homes[task.id] = what
 
     def deciding_again_settles(self, world: World) -> None:
         """Swarm mistake 34: a new leader that sees the same decides nothing twice."""

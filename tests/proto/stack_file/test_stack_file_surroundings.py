@@ -1,0 +1,57 @@
+"""Name servers, hosts, kernel settings and limits in a stack file."""
+
+import pytest
+
+from pyswarm.proto.codec.stack_file import StackFile, parse_stack
+from pyswarm.proto.errors import InvalidArgument, InvalidStackFile
+from pyswarm.proto.model.spec import ContainerSpec, Ulimit
+
+
+def parsed(*lines: str) -> StackFile:
+    text = "services:\n  web:\n    image: web:1\n" + "".join(f"    {line}\n" for line in lines)
+    return parse_stack([("shop.yaml", text)], stack="shop", environment={})
+
+
+def web(*lines: str) -> ContainerSpec:
+    return parsed(*lines).services[0].task_template.container_spec
+
+
+@pytest.mark.parametrize("written", ["dns: 10.0.0.53", "dns: [10.0.0.53]"])
+def test_one_name_server_may_stand_alone(written: str):
+    assert web(written, "dns_search: [a.org, b.org]", "dns_opt: [ndots:2]").dns_servers == ("10.0.0.53",)
+
+
+@pytest.mark.parametrize(
+    "written", ['extra_hosts: ["db:10.0.0.5"]', "extra_hosts: [db=10.0.0.5]", "extra_hosts: {db: 10.0.0.5}"]
+)
+def test_hosts_are_read_in_every_spelling(written: str):
+    assert web(written).extra_hosts == ("db:10.0.0.5",)
+
+
+@pytest.mark.parametrize("written", ["sysctls: {net.core.somaxconn: 1024}", "sysctls: [net.core.somaxconn=1024]"])
+def test_kernel_settings_are_read_in_every_spelling(written: str):
+    assert web(written).sysctls == {"net.core.somaxconn": "1024"}
+
+
+def test_limits_are_one_number_or_two():
+    ulimits = web("ulimits: {nproc: 65535, nofile: {soft: 20000, hard: 40000}}").ulimits
+    assert ulimits == (Ulimit("nproc", 65535, 65535), Ulimit("nofile", 20000, 40000))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("sysctls: {kernel.panic: 1}", r"services\.web.*sysctl 'kernel.panic' is not the container's own"),
+        ("ulimits: {nofile: {soft: 5}}", "needs soft and hard"),
+        ("ulimits: {nofile: many}", "must be a whole number"),
+        ("extra_hosts: [db]", "extra host 'db' is none"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(written: str, said: str):
+    with pytest.raises((InvalidStackFile, InvalidArgument), match=said):
+        web(written)
+
+
+@pytest.mark.parametrize("key", ["tty", "stdin_open"])
+def test_what_has_no_effect_is_warned_of(key: str):
+    assert any(f"services.web.{key} is ignored" in warning for warning in parsed(f"{key}: true").warnings)
