@@ -12,8 +12,10 @@ code, remedy) and makes the same class again on the other side, so that the comm
       OutOfSequence        the object changed since the caller read it
       FailedPrecondition   right request, wrong moment or place
         NotLeader          this manager does not lead (`leader` names who does, if known)
+          HandedOnAstray   nor does the manager that it handed the call on to: nothing was done
         NotAManager
       Unavailable          no quorum, unreachable, shutting down: may work later
+        NoLeader           nothing was done
         Unreachable        the peer did not answer at all
       OutcomeUnknown       a write may or may not have been committed
       PermissionDenied     the certificate's role does not allow it
@@ -89,6 +91,10 @@ class NotLeader(FailedPrecondition):
         self.leader = leader
 
 
+class HandedOnAstray(NotLeader):
+    code = "handed-on-astray"
+
+
 class NotAManager(FailedPrecondition):
     code = "not-a-manager"
     remedy = (
@@ -99,6 +105,11 @@ class NotAManager(FailedPrecondition):
 
 class Unavailable(SwarmError):
     code = "unavailable"
+
+
+class NoLeader(Unavailable):
+    code = "no-leader"
+    remedy = "A majority of the managers must run and reach each other; see `pyswarm info`."
 
 
 class Unreachable(Unavailable):

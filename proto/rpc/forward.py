@@ -1,27 +1,31 @@
 """Bring calls that only the leader can answer to the leader: once, undecoded, with the first caller's identity."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
 import grpc.aio
 import msgspec
 
-from pyswarm.proto.errors import NotLeader, OutcomeUnknown, PermissionDenied, Unavailable, Unreachable
+from pyswarm.proto.errors import HandedOnAstray, NoLeader, OutcomeUnknown, PermissionDenied, Unavailable, Unreachable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.rpc.access import rule_of
 from pyswarm.proto.rpc.identity import CALLER_KEY, FORWARDED_KEY, current_caller
 
 log = get_logger(__name__)
 
-MAJORITY = "A majority of the managers must run and reach each other; see `pyswarm info`."
 LOOK = "If the call was to change something, that may have been done: look before you repeat it."
 
 LAST_WORD_SECONDS = 1.0
 """How long a manager that is no longer known to lead may take to answer what was handed on to it. One that lives and
 has been deposed answers at once; one that is cut off would keep the caller waiting until the connection is given up."""
+
+ELECTION_SECONDS = 3.0
+"""How long a call waits for a leader while there is none: several elections of the usual length."""
+
+ASK_AGAIN_SECONDS = 0.1
 
 Leadership = Callable[[], tuple[bool, str | None]]
 """(whether this manager leads and is ready, the leader's API address if it is known)."""
@@ -75,6 +79,7 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._leadership = leadership
         self._open = open_channel
         self._route: _Route | None = None
+        self._changed = asyncio.Event()
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
@@ -89,6 +94,9 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         `leaders` yields the leader's API address, or None, at each change.
         """
         async for address in leaders:
+            # A fresh event for those who come later: one that was set cannot be waited for again.
+            self._changed.set()
+            self._changed = asyncio.Event()
             route = self._route
             if route is not None and route.address != address:
                 self._await_last_word(route)
@@ -113,7 +121,7 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return grpc.stream_unary_rpc_method_handler(self._single(method, "stream_unary"))
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(self._stream(method, "unary_stream"))
-        return grpc.unary_unary_rpc_method_handler(self._single(method, "unary_unary"))
+        return grpc.unary_unary_rpc_method_handler(self._patiently(self._single(method, "unary_unary")))
 
     def _single(self, method: str, kind: str) -> Callable[[Any, Any], Any]:
         async def behaviour(request: Any, context: Any) -> bytes:
@@ -122,6 +130,26 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 return response
 
         return behaviour
+
+    def _patiently(self, behaviour: Callable[[Any, Any], Awaitable[bytes]]) -> Callable[[Any, Any], Awaitable[bytes]]:
+        """Let a call wait while leadership moves: nothing has been done yet."""
+
+        async def patient(request: Any, context: Any) -> bytes:
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + ELECTION_SECONDS
+            while True:
+                changed = self._changed
+                try:
+                    return await behaviour(request, context)
+                except (NoLeader, HandedOnAstray):
+                    if loop.time() >= deadline:
+                        raise
+                # A leader that is elected but not ready yet shows no further change here: it is asked again.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ASK_AGAIN_SECONDS):
+                        await changed.wait()
+
+        return patient
 
     def _stream(self, method: str, kind: str) -> Callable[[Any, Any], AsyncIterator[bytes]]:
         async def behaviour(request: Any, context: Any) -> AsyncIterator[bytes]:
@@ -134,12 +162,12 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     @asynccontextmanager
     async def _call(self, method: str, kind: str, request: Any, context: Any) -> AsyncIterator[Any]:
         metadata = dict(context.invocation_metadata())
-        leads, address = self._leadership()
+        # It may be this manager's own address: elected between the two looks.
+        _, address = self._leadership()
         if FORWARDED_KEY in metadata:
-            raise NotLeader("the call was handed on to this manager, which does not lead", leader=address or "")
-        if leads or address is None:
-            # `leads`: elected between the two looks; asking again finds the loops running.
-            raise Unavailable("the cluster has no leader", remedy=MAJORITY)
+            raise HandedOnAstray("the call was handed on to a manager that does not lead", leader=address or "")
+        if address is None:
+            raise NoLeader("the cluster has no leader")
         caller = current_caller()
         sent = ((FORWARDED_KEY, "1"), (CALLER_KEY, msgspec.msgpack.encode(caller)))
         former, route = self._route, self._enter_route(address)
@@ -186,5 +214,5 @@ def _cut_off(error: Unreachable) -> Unavailable:
     And whether the leader may have done what was asked: only a call that was never sent certainly had no effect.
     """
     if error.was_sent:
-        return OutcomeUnknown(f"the leader did not answer: {error.message}", remedy=f"{MAJORITY}\n{LOOK}")
-    return Unavailable(f"this manager cannot reach the leader: {error.message}", remedy=MAJORITY)
+        return OutcomeUnknown(f"the leader did not answer: {error.message}", remedy=f"{NoLeader.remedy}\n{LOOK}")
+    return Unavailable(f"this manager cannot reach the leader: {error.message}", remedy=NoLeader.remedy)

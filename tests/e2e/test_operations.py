@@ -32,6 +32,18 @@ def test_the_leader_can_be_demoted_and_promoted_again(web: Cluster):
     web.until(lambda: _status(web, leader) == "Reachable", f"{leader} to be a manager again", 30)
 
 
+def test_one_command_demotes_every_manager_but_the_last(web: Cluster):
+    managers = web.managers()
+    # Leadership moves on under the command, twice.
+    complaint = web.refused("node", "demote", *managers, on=managers[0])
+    assert "last manager" in complaint
+    web.until(lambda: web.managers_of(managers[-1]) == managers[-1:], "one manager to be left", 30)
+    web.pyswarm("node", "promote", *managers[:-1], on=managers[-1])
+    for name in managers[:-1]:
+        web.until(lambda name=name: _status(web, name) == "Reachable", f"{name} to be a manager again", 30)
+    assert len(web.running()) == 6
+
+
 def test_a_drained_node_is_left_and_comes_back(web: Cluster):
     web.pyswarm("node", "update", "--availability", "drain", "w2")
     try:

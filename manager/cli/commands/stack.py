@@ -62,13 +62,14 @@ stack.add_command(deploy, "up")
 
 @stack.command("ls", help="List stacks.")
 @format_option
+@quiet_option
 @pass_settings
-def list_stacks(settings: Settings, format_: str) -> None:
+def list_stacks(settings: Settings, format_: str, quiet: bool) -> None:
     async def find() -> list[ServiceRow]:
         async with connect(settings) as client:
             return await client.services()
 
-    echo_list(stack_rows(run(find())), STACK_COLUMNS, format_=format_, quiet=False, id_key="Name")
+    echo_list(stack_rows(run(find())), STACK_COLUMNS, format_=format_, quiet=quiet, id_key="Name")
 
 
 @stack.command(help="List the tasks of a stack.")

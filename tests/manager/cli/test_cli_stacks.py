@@ -106,6 +106,7 @@ def deployed(control: Any) -> Any:
 
 def test_ls_counts_services(pyswarm: Any, deployed: Any) -> None:
     assert pyswarm.ok("stack", "ls") == "NAME      SERVICES\nb         1\nshop      2\n"
+    assert pyswarm.ok("stack", "ls", "-q") == "b\nshop\n"
     rows = [json.loads(line) for line in pyswarm.ok("stack", "ls", "--format", "json").splitlines()]
     assert [row["Name"] for row in rows] == ["b", "shop"]
 

@@ -11,7 +11,7 @@ import pytest
 from lib.cluster_ca import ClusterCA
 from lib.doors import Greeter, connect, info, listen, publish, raw, relay, renew, serving
 
-from pyswarm.proto.errors import AlreadyExists, NotLeader, OutcomeUnknown, PermissionDenied, Unavailable
+from pyswarm.proto.errors import AlreadyExists, HandedOnAstray, NoLeader, OutcomeUnknown, PermissionDenied, Unavailable
 from pyswarm.proto.model.states import Role
 from pyswarm.proto.rpc import forward
 from pyswarm.proto.rpc.access import Rule, rules
@@ -34,10 +34,13 @@ class Manager:
         self.leader: str | None = None
         self.certificates = Path()
         self.moved = asyncio.Event()
-        self.forwarder = LeaderForwarder(
-            lambda: (self.leads, self.leader), lambda address: connect(address, self.certificates)
-        )
+        self.asked = asyncio.Event()
+        self.forwarder = LeaderForwarder(self._leadership, lambda address: connect(address, self.certificates))
         self.metadata: dict[str, Any] = {}
+
+    def _leadership(self) -> tuple[bool, str | None]:
+        self.asked.set()
+        return self.leads, self.leader
 
     async def leaders(self) -> AsyncIterator[str | None]:
         while True:
@@ -159,21 +162,44 @@ async def test_a_refusal_by_the_leader_is_logged_where_the_caller_is_known(
     assert "token was rotated" in line
 
 
-async def test_a_call_is_handed_on_once_only(world: World):
+async def test_a_call_is_handed_on_once_only(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(forward, "ELECTION_SECONDS", 0.0)
     # m2 believes in m3, which does not lead: leadership has just moved.
     world.lead("m3")
     world["m3"].leads = False
     async with connect(world["m2"].address, world.worker) as channel:
-        with pytest.raises(NotLeader, match="does not lead"):
-            await renew(channel)
+        for call in (renew(channel), listen(channel)):
+            with pytest.raises(HandedOnAstray, match="does not lead"):
+                await call
     assert all(m.greeter.callers == [] for m in world.managers.values())
 
 
-async def test_without_a_leader_the_caller_is_told_what_is_missing(world: World):
+@pytest.mark.parametrize("astray", [False, True], ids=["no leader", "one that does not lead"])
+async def test_a_call_waits_while_leadership_moves(world: World, astray: bool):
+    world.lead("m3" if astray else None)
+    world["m3"].leads = False
+    async with connect(world["m2"].address, world.worker) as channel:
+        waiting = asyncio.ensure_future(renew(channel))
+        await world["m2"].asked.wait()
+        world.lead("m1")
+        assert await waiting == "m1:w1"
+
+
+async def test_a_manager_that_is_elected_while_a_call_waits_answers_it(world: World):
+    world.lead(None)
+    async with connect(world["m2"].address, world.worker) as channel:
+        waiting = asyncio.ensure_future(renew(channel))
+        await world["m2"].asked.wait()
+        world.lead("m2")
+        assert await waiting == "m2:w1"
+
+
+async def test_without_a_leader_the_caller_is_told_what_is_missing(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(forward, "ELECTION_SECONDS", 0.0)
     world.lead(None)
     async with connect(world["m2"].address, world.worker) as channel:
         for call in (renew(channel), listen(channel)):
-            with pytest.raises(Unavailable, match="the cluster has no leader") as failed:
+            with pytest.raises(NoLeader, match="the cluster has no leader") as failed:
                 await call
             assert "majority" in failed.value.remedy
 
