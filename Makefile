@@ -66,6 +66,11 @@ lint: build
 bench-scheduler: build
 	@$(PY) tests/bench/scheduler.py $(OPTIONS)
 
+# etcd beside ours: needs the Debian packages etcd-server, golang-go and golang-etcd-server-dev.
+.PHONY: bench-consensus
+bench-consensus: build
+	@$(PY) tests/bench/consensus.py $(OPTIONS)
+
 .PHONY: bench-store
 bench-store: build
 	@$(PY) tests/bench/store_scale.py $(OPTIONS)

@@ -17,6 +17,7 @@ from pyswarm.manager.api.payloads import PayloadMethods
 from pyswarm.manager.api.selection import find_nodes, find_services, in_stack, one_node, one_service
 from pyswarm.manager.api.stacks import StackMethods
 from pyswarm.manager.api.watch import watch_events
+from pyswarm.manager.api.writes import WriteMethods
 from pyswarm.manager.ca.tokens import rotate_join_token
 from pyswarm.manager.explain.explanation import task_name
 from pyswarm.manager.explain.verdicts import node_name
@@ -45,7 +46,7 @@ from pyswarm.proto.version import VERSION
 log = get_logger(__name__)
 
 
-class ControlServicer(PayloadMethods, StackMethods, control_pb2_grpc.ControlServicer):
+class ControlServicer(PayloadMethods, StackMethods, WriteMethods, control_pb2_grpc.ControlServicer):
     """Serves the Control API of one manager."""
 
     def __init__(self, *, store: Store, writer: Writer, consensus: Consensus, clock: Clock, entropy: Entropy) -> None:

@@ -35,6 +35,7 @@ from pyswarm.manager.raft.journal import Journal, Staged
 from pyswarm.manager.raft.leadership import LeadershipBoard
 from pyswarm.manager.raft.membership import majority
 from pyswarm.manager.raft.port import Leadership, Member, StateMachine
+from pyswarm.manager.raft.progress import COMMIT_NEWS_SECONDS
 from pyswarm.manager.raft.proposals import Proposal, Proposals
 from pyswarm.manager.raft.reads import Reads
 from pyswarm.manager.raft.roster import Roster
@@ -176,6 +177,7 @@ class RaftEngine:
         self._role = RaftRole.FOLLOWER
         self._pump_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._news: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Future[None] | None = None
         self._installing: asyncio.Future[None] | None = None
         self._is_handing_over = False
@@ -266,7 +268,7 @@ class RaftEngine:
 
     async def _stop_once(self) -> None:
         self._is_closed = True
-        for handle in (self._pump_handle, self._timer):
+        for handle in (self._pump_handle, self._timer, self._news):
             if handle is not None:
                 handle.cancel()
         self._transport.close()
@@ -327,8 +329,14 @@ class RaftEngine:
             self._start_flush()
             self._start_snapshot()
             self._tell()
+            if self._news is None and self._guard.holds_news:
+                self._news = asyncio.get_running_loop().call_later(COMMIT_NEWS_SECONDS * 1.1, self._tell_news)
         except Exception as error:  # noqa: BLE001 - whatever broke in here, this member must not go on
             self._fail(error)
+
+    def _tell_news(self) -> None:
+        self._news = None
+        self.wake()
 
     @property
     def _may_tick(self) -> bool:

@@ -104,6 +104,11 @@ class Guard(Transport):  # type: ignore[misc]
     def confirmed_round(self) -> int:
         return self._leading.confirmed_round
 
+    @property
+    def holds_news(self) -> bool:
+        """Whether it must be ticked again within `progress.COMMIT_NEWS_SECONDS`."""
+        return self._leading.holds_news
+
     def begin_round(self) -> int:
         """Ask every follower for a sign of life; return the number that `confirmed_round` must reach."""
         return self._leading.begin_round()

@@ -65,6 +65,13 @@ class Leading:
             self._ask(raft_id, progress)
             return
         assert "transmission" not in message, "no entry is larger than a batch"
+        if not message["entries"] and progress.may_hold(message["commit_index"], exchange.now):
+            progress.hold(message, exchange.now)
+            return
+        self._post_append(raft_id, progress, message)
+
+    def _post_append(self, raft_id: str, progress: Progress, message: dict[str, Any]) -> None:
+        exchange = self._exchange
         if not progress.under_way:
             progress.answered_at = exchange.now
         append = progress.next_append(
@@ -72,10 +79,16 @@ class Leading:
             message["commit_index"],
             (message["prevLogIdx"], message["prevLogTerm"]),
             tuple(message["entries"]),
+            now=exchange.now,
         )
         exchange.post(raft_id, append)
         if progress.is_window_full:
             exchange.hide(raft_id)
+
+    @property
+    def holds_news(self) -> bool:
+        """Whether a follower is still to be told of a commit, if no entry for it comes first."""
+        return any(p.held is not None for p in self._exchange.progress.values())
 
     def tend(self) -> None:
         """Keep those followers awake that the core may not send to at present, and ask those that do not answer.
@@ -88,6 +101,8 @@ class Leading:
             if raft_id not in exchange.linked:
                 continue
             self._feed.go_on(raft_id, progress)
+            if progress.held is not None and progress.has_held_long_enough(exchange.now):
+                self._post_append(raft_id, progress, progress.held)
             if progress.is_unanswered(exchange.now):
                 progress.link_lost()
             is_fed = raft_id in exchange.shown

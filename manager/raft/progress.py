@@ -6,6 +6,7 @@ what is under way; and what was sent already, because the core sends everything 
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyswarm.manager.raft.codec import Append, AppendReply, Entry
 from pyswarm.manager.raft.install import SnapshotSender
@@ -20,6 +21,10 @@ WINDOW_APPENDS = 4096
 
 UNANSWERED_SECONDS = 5.0
 """A full window without an answer for this long: the answers are lost (a link lives one way), so begin anew."""
+
+COMMIT_NEWS_SECONDS = 0.005
+"""How long the news that entries are committed may wait for the next entry to travel with. Under load there always is
+one, and each write costs a follower one message instead of two."""
 
 
 @dataclass
@@ -44,6 +49,13 @@ class Progress:
     """When it last answered an append, or when the first of those under way was sent."""
     under_way: deque[tuple[int, int]] = field(default_factory=deque)
     under_way_bytes: int = 0
+    sent_at: float = -1.0
+    """When it was last sent an append."""
+    told_commit: int = 0
+    """The newest commit index it was sent."""
+    held: dict[str, Any] | None = None
+    """An append of the core's that tells of a commit and nothing else, and waits."""
+    held_since: float = 0.0
 
     @property
     def may_be_sent_to(self) -> bool:
@@ -57,8 +69,26 @@ class Progress:
     def is_unanswered(self, now: float) -> bool:
         return self.is_window_full and now - self.answered_at > UNANSWERED_SECONDS
 
-    def next_append(self, term: int, commit: int, prev: tuple[int, int], entries: tuple[Entry, ...]) -> Append:
+    def may_hold(self, commit: int, now: float) -> bool:
+        """Whether an append without entries only tells of a commit: neither the first of a leadership nor a heartbeat
+        that is due."""
+        return commit > self.told_commit and 0 <= now - self.sent_at < COMMIT_NEWS_SECONDS * 4
+
+    def hold(self, message: dict[str, Any], now: float) -> None:
+        if self.held is None:
+            self.held_since = now
+        self.held = message
+
+    def has_held_long_enough(self, now: float) -> bool:
+        return now - self.held_since >= COMMIT_NEWS_SECONDS
+
+    def next_append(
+        self, term: int, commit: int, prev: tuple[int, int], entries: tuple[Entry, ...], *, now: float
+    ) -> Append:
         """Return the append to send, without the entries that are under way already."""
+        self.held = None
+        self.sent_at = now
+        self.told_commit = max(self.told_commit, commit)
         if entries and entries[0][1] <= self.sent_to:
             skipped = entries[: self.sent_to - entries[0][1] + 1]
             prev = (skipped[-1][1], skipped[-1][2])
@@ -82,12 +112,14 @@ class Progress:
             return None
         # Never behind what it acknowledged: a member that lost acknowledged entries must not be believed again.
         next_index = max(reply.next_index, self.match + 1) if self.rules.hold_to_acknowledged else reply.next_index
+        self.held = None
         self.rewound_at = self.sequence
         self.sent_to = next_index - 1
         return next_index
 
     def link_lost(self) -> None:
         """What was under way may be gone."""
+        self.held = None
         self.under_way.clear()
         self.under_way_bytes = 0
         self.sent_to = self.match

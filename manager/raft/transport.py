@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, cast
 
 from pyswarm.manager.raft.codec import BadMessage, FrameReader, Hello, Message, decode, encode_frame
 from pyswarm.manager.raft.port import Member
@@ -347,12 +347,11 @@ class _Incoming(asyncio.Protocol):
         self.sender: Member | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._plain = transport
+        self._plain = plain = cast("asyncio.Transport", transport)
         # Not a byte is read before the handshake takes over.
-        transport.pause_reading()
-        _keep_lively(transport)
-        self._owner.accepted(self, transport)
+        plain.pause_reading()
+        _keep_lively(plain)
+        self._owner.accepted(self, plain)
 
     def secured(self, transport: asyncio.Transport, identity: NodeIdentity) -> None:
         self._secured = transport

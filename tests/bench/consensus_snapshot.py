@@ -164,7 +164,7 @@ async def _snapshot(leader: LabMember) -> None:
     engine = leader.engine
     header = engine._state.header
     engine._core.forceLogCompaction()
-    engine._wake()
+    engine.wake()
     await eventually(lambda: engine._state.header is not header, seconds=120.0)
 
 

@@ -1,7 +1,9 @@
 """A throw-away cluster root and node certificates, for tests that speak real TLS."""
 
 import datetime
+import ipaddress
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -28,12 +30,23 @@ class CertificateMaker:
             .sign(self._key, hashes.SHA256())
         )
 
-    def issue(self, directory: Path, node_id: str, *, role: Role = Role.MANAGER, cluster_id: str | None = None) -> Path:
+    def issue(
+        self,
+        directory: Path,
+        node_id: str,
+        *,
+        role: Role = Role.MANAGER,
+        cluster_id: str | None = None,
+        addresses: Sequence[str] = (),
+    ) -> Path:
+        """`addresses` are for foreign software that checks them; ours knows nodes by what they are."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = subject(NodeIdentity(node_id, role, cluster_id or self.cluster_id))
+        names: list[x509.GeneralName] = [x509.DNSName(node_id), x509.DNSName("swarm-manager")]
+        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         certificate = (
             _builder(name, self._name, key.public_key())
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(node_id), x509.DNSName("swarm-manager")]), False)
+            .add_extension(x509.SubjectAlternativeName(names), False)
             .sign(self._key, hashes.SHA256())
         )
         directory.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from pyswarm.manager.raft.codec import (
 )
 from pyswarm.manager.raft.commands import NOOP_COMMAND, MemberChange
 from pyswarm.manager.raft.install import SnapshotSender
-from pyswarm.manager.raft.progress import WINDOW_APPENDS, WINDOW_BYTES, Progress
+from pyswarm.manager.raft.progress import COMMIT_NEWS_SECONDS, WINDOW_APPENDS, WINDOW_BYTES, Progress
 from pyswarm.manager.raft.rules import ALL_RULES
 from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotStore
 from pyswarm.manager.sealing.sealer import Sealer
@@ -384,7 +384,7 @@ def test_a_follower_whose_answers_were_lost_is_sent_to_again(member: Make) -> No
 def test_appends_under_way_to_a_member_that_stands_still_are_bounded_in_number() -> None:
     progress = Progress(0.0)
     while not progress.is_window_full:
-        progress.next_append(1, 0, (1, 0), ())
+        progress.next_append(1, 0, (1, 0), (), now=0.0)
     assert len(progress.under_way) == WINDOW_APPENDS + 1
 
 
@@ -471,3 +471,25 @@ def test_a_snapshot_script_is_red_without_its_rule(
 ) -> None:
     with pytest.raises(AssertionError):
         script(partial(member, rules=replace(ALL_RULES, **{name: False})), tmp_path)
+
+
+def test_the_news_of_a_commit_travels_with_the_next_entry_or_a_moment_later(member: Make) -> None:
+    a = member()
+    a.elect("b", "c")
+    a.take()
+    a.propose(b"x")
+    index = a.journal.last_index
+    (sent,) = a.appends("b")
+    a.take()
+    a.sync()
+    a.hear("b", AppendReply(1, sent.sequence, index + 1, is_success=True))
+    a.tick()
+    assert a.core.raftCommitIndex == index
+    assert a.appends("b") == [], "not a message of its own while the next entry may come"
+    a.wait(COMMIT_NEWS_SECONDS * 1.1)
+    (news,) = a.appends("b")
+    assert (news.commit, news.entries) == (index, ())
+    a.take()
+    a.propose(b"y")
+    (entry,) = a.appends("b")
+    assert (entry.commit, len(entry.entries)) == (index, 1)
