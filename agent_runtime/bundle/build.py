@@ -65,6 +65,7 @@ def build(container_id: str, config: pb.ContainerConfig, image: Mapping[str, Any
             env=environment(config, image),
             capabilities=Capabilities(bounding=names, effective=names, permitted=names),
             rlimits=_rlimits(host),
+            no_new_privileges=True,
         ),
         root=Root(readonly=config.read_only),
         hostname=hostname_of(container_id, config),

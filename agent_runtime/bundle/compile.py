@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import takewhile
 
 from pyswarm.agent_runtime.bundle import defaults
-from pyswarm.agent_runtime.bundle.become import become, reset_signals
+from pyswarm.agent_runtime.bundle.become import Filter, become, reset_signals
 from pyswarm.agent_runtime.bundle.rootfs import RootfsWriter
 from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Namespace, Spec
 from pyswarm.agent_runtime.kernel import numbers as n
@@ -27,9 +27,9 @@ ROOTFS_POINT = "/rootfs"
 EMPTY_POINT = "/empty"
 """Directories the spawner's own tiny file system has, to attach a rootfs and an empty file system to."""
 
-_CLONE = {
+CLONE_FLAGS = {
     "pid": n.CLONE_NEWPID, "mount": n.CLONE_NEWNS, "uts": n.CLONE_NEWUTS, "ipc": n.CLONE_NEWIPC,
-    "network": n.CLONE_NEWNET,
+    "network": n.CLONE_NEWNET, "user": n.CLONE_NEWUSER,
 }  # fmt: skip
 _KERNEL_TREES = ("/proc", "/sys", "/dev")
 
@@ -85,7 +85,7 @@ def compile_program(
     rootfs.pivot()
     w.call("sethostname", w.text(spec.hostname), len(spec.hostname.encode()), label="set the host name")
     _standard_streams(w, rootfs, handover)
-    become(w, spec.process, cwd=cwd, seccomp=seccomp)
+    become(w, spec.process, cwd=cwd, seccomp=Filter(seccomp))
     return w.finish()
 
 
@@ -105,7 +105,7 @@ def _common_beginning(
     w = Writer()
     for namespace in namespaces:
         if not namespace.path:
-            w.clone_flags |= _CLONE.get(namespace.type, 0)
+            w.clone_flags |= CLONE_FLAGS.get(namespace.type, 0)
     _enter(w, namespaces, cgroup_files)
     w.call("umask", 0, label="clear the umask")
     rootfs = RootfsWriter(w, Handover.rootfs)
@@ -135,10 +135,11 @@ def _enter(w: Writer, namespaces: tuple[Namespace, ...], cgroup_files: int) -> N
     if network is not None and network.path:
         w.call("setns", Slot(3 + cgroup_files), n.CLONE_NEWNET, label="join the network namespace")
     elif network is not None:
-        _loopback_up(w)
+        loopback_up(w)
 
 
-def _loopback_up(w: Writer) -> None:
+def loopback_up(w: Writer) -> None:
+    """Bring up the loopback interface of a new network namespace."""
     socket = w.new_slot()
     w.call("socket", 2, 2 | os.O_CLOEXEC, 0, label="open a socket", save=socket)
     request = w.block(struct.pack("=16sH22x", b"lo", 1 | 0x40))  # IFF_UP | IFF_RUNNING

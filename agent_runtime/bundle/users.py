@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pyswarm.agent_runtime.bundle.runtime_spec import User
+import msgspec
+
+from pyswarm.agent_runtime.bundle.runtime_spec import Capabilities, Process, User
 from pyswarm.proto.errors import InvalidArgument
 
 _LARGEST_ID = 2**31 - 1
@@ -36,6 +38,15 @@ def resolve(wanted: str, passwd: str, group: str) -> ResolvedUser:
         return ResolvedUser(User(uid, _group(group_name, groups)), home)
     additional = (int(row[2]) for row in groups if login and login in row[3].split(",") and int(row[2]) != gid)
     return ResolvedUser(User(uid, gid, tuple(sorted(set(additional)))), home)
+
+
+def with_rights(process: Process) -> Process:
+    """Give root all capabilities of its bounding set and any other user none, as Docker does: what that one may regain
+    by executing something stays bounded."""
+    names = process.capabilities.bounding
+    held = names if process.user.uid == 0 else ()
+    rights = Capabilities(bounding=names, effective=held, permitted=held)
+    return msgspec.structs.replace(process, capabilities=rights)
 
 
 def _group(name: str, rows: list[list[str]]) -> int:

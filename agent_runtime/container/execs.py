@@ -160,7 +160,7 @@ def _process(own: Process, config: pb.ExecConfig, found: users.ResolvedUser) -> 
     if config.tty:
         env.setdefault("TERM", "TERM=xterm")
     env.update({line.partition("=")[0]: line for line in config.env if "=" in line})
-    return msgspec.structs.replace(
+    process = msgspec.structs.replace(
         own,
         args=tuple(config.args),
         env=tuple(env.values()),
@@ -168,3 +168,4 @@ def _process(own: Process, config: pb.ExecConfig, found: users.ResolvedUser) -> 
         user=found.user,
         terminal=config.tty,
     )
+    return users.with_rights(process)

@@ -113,7 +113,7 @@ def _with_user(spec: Spec, wanted: str, rootfs: int) -> Spec:
     env = spec.process.env
     if not any(line.startswith("HOME=") for line in env):
         env = (*env, f"HOME={found.home}")
-    process = msgspec.structs.replace(spec.process, user=found.user, env=env)
+    process = users.with_rights(msgspec.structs.replace(spec.process, user=found.user, env=env))
     return msgspec.structs.replace(spec, process=process)
 
 

@@ -8,6 +8,8 @@ from pyswarm.proto.errors import FailedPrecondition
 
 V1_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "devices", "freezer")
 """v1 hierarchies a container joins, where they exist; each one costs a directory and an attach."""
+V1_EVERY_CONTROLLER = (*V1_CONTROLLERS, "cpuset", "blkio", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma")
+"""Those a config.json may set something in."""
 V2_CONTROLLERS = ("cpu", "memory", "pids")
 V2_OBSERVED = ("io",)
 """Handed down where they exist, for what they count; nothing is limited by them."""
@@ -36,7 +38,9 @@ class Layout:
         return tuple(tops)
 
 
-def parse_mountinfo(lines: Iterable[str], *, v2_controllers: Iterable[str]) -> Layout:
+def parse_mountinfo(
+    lines: Iterable[str], *, v2_controllers: Iterable[str], v1_controllers: Iterable[str] = V1_CONTROLLERS
+) -> Layout:
     """Return the layout that /proc/self/mountinfo shows. `v2_controllers` are those of the v2 root.
 
     A controller that v2 has is used there. With a v2 hierarchy the v1 freezer is not needed: v2 kills and freezes.
@@ -50,7 +54,7 @@ def parse_mountinfo(lines: Iterable[str], *, v2_controllers: Iterable[str]) -> L
         if kind == "cgroup2":
             unified = unified or point
         elif kind == "cgroup":
-            for controller in V1_CONTROLLERS:
+            for controller in v1_controllers:
                 if controller in options.split(","):
                     v1.setdefault(controller, point)
     in_v2 = set(v2_controllers) if unified else set()
@@ -66,8 +70,14 @@ def parse_mountinfo(lines: Iterable[str], *, v2_controllers: Iterable[str]) -> L
     return Layout(v1, unified)
 
 
-def detect() -> Layout:
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+def detect(v1_controllers: Iterable[str] = V1_CONTROLLERS) -> Layout:
+    lines = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if not _is_hidden(line)]
     points = [line.split()[4] for line in lines if line.partition(" - ")[2].startswith("cgroup2 ")]
     controllers = Path(points[0], "cgroup.controllers").read_text().split() if points else []
-    return parse_mountinfo(lines, v2_controllers=controllers)
+    return parse_mountinfo(lines, v2_controllers=controllers, v1_controllers=v1_controllers)
+
+
+def _is_hidden(line: str) -> bool:
+    """Return whether a mount of cgroup v2 cannot be reached: another mount covers it."""
+    before, _, after = line.partition(" - ")
+    return after.startswith("cgroup2 ") and not Path(before.split()[4], "cgroup.controllers").exists()

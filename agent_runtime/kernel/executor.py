@@ -104,19 +104,22 @@ def clone(
     into_cgroup: int | None,
     beside: int | None = None,
     native: bool = HAS_NATIVE,
+    shares_memory: bool = True,
 ) -> Child:
     """Clone a child that runs an encoded program once its gate is opened; `descriptors` fill the first slots.
 
     `into_cgroup` is a descriptor of the cgroup v2 directory it is born in: joining one afterwards takes a lock that
     makes the whole machine wait for all its CPUs, some 10 ms.
 
-    `beside` is a pidfd: the child is born in that process's pid namespace, which nobody can join later.
+    `beside` is a pidfd or a pid namespace: the child is born in that pid namespace, which nobody can join later.
+
+    `shares_memory` lets it run in ours until execve, where the executor can: not for one that waits, or outlives us.
 
     `report` yields EOF when the child has reached execve, or a `FAILURE` record. Raises OSError, and ValueError for a
     program of another version.
     """
     if beside is None:
-        return _clone(program, descriptors, into_cgroup, shares_memory=True, native=native)
+        return _clone(program, descriptors, into_cgroup, shares_memory=shares_memory, native=native)
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         _pid_namespace_of_children(beside)

@@ -74,6 +74,16 @@ def set_attributes(tree: int, attributes: int) -> None:
     syscall("mount_setattr", tree, b"", n.AT_EMPTY_PATH | n.AT_RECURSIVE, block, len(block))
 
 
+def change(
+    tree: int, *, add: int = 0, remove: int = 0, propagation: int = 0, recursive: bool = False, id_map: int = 0
+) -> None:
+    """Change the attributes and the propagation of a detached tree, or of all mounts in it. `id_map` is a descriptor
+    of the user namespace whose ids its files shall be seen with. Raises OSError."""
+    block = struct.pack("=4Q", add | (n.MOUNT_ATTR_IDMAP if id_map else 0), remove, propagation, id_map)
+    flags = n.AT_EMPTY_PATH | (n.AT_RECURSIVE if recursive else 0)
+    syscall("mount_setattr", tree, b"", flags, block, len(block))
+
+
 def mounts_below(folder: Path) -> list[Path]:
     """Return the mount points under `folder` in our mount namespace, deepest first."""
     prefix = f"{os.path.realpath(folder)}/"

@@ -12,7 +12,8 @@ _X86_64 = {
     "umask": 95, "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126,
     "pivot_root": 155, "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170, "openat": 257,
     "mkdirat": 258, "mknodat": 259, "symlinkat": 266, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308,
-    "seccomp": 317, "bpf": 321, "exit_group": 231, "rt_sigprocmask": 14,
+    "seccomp": 317, "bpf": 321, "exit_group": 231, "rt_sigprocmask": 14, "fcntl": 72, "fchownat": 260, "chroot": 161,
+    "setdomainname": 171, "personality": 135, "ioprio_set": 251, "sched_setattr": 314, "keyctl": 250,
 }  # fmt: skip
 _AARCH64 = {
     "read": 63, "write": 64, "close": 57, "rt_sigaction": 134, "ioctl": 29, "socket": 198, "execve": 221,
@@ -20,11 +21,13 @@ _AARCH64 = {
     "setsid": 157, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91,
     "pivot_root": 41, "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "openat": 56,
     "mkdirat": 34, "mknodat": 33, "symlinkat": 36, "unshare": 97, "dup3": 24, "prlimit64": 261, "setns": 268,
-    "seccomp": 277, "bpf": 280, "exit_group": 94, "rt_sigprocmask": 135,
+    "seccomp": 277, "bpf": 280, "exit_group": 94, "rt_sigprocmask": 135, "fcntl": 25, "fchownat": 54, "chroot": 51,
+    "setdomainname": 162, "personality": 92, "ioprio_set": 30, "sched_setattr": 274, "keyctl": 219,
 }  # fmt: skip
 _EVERYWHERE = {
     "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
-    "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437, "mount_setattr": 442,
+    "pidfd_open": 434, "pidfd_getfd": 438, "clone3": 435, "close_range": 436, "openat2": 437,
+    "faccessat2": 439, "mount_setattr": 442,
 }  # fmt: skip
 
 ARCHITECTURE = os.uname().machine
@@ -35,6 +38,7 @@ AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
+CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -50,14 +54,24 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
 MS_REC = 0x4000
+MS_MOVE = 0x2000
+MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_ATIME = 0x70
+"""The bits of which one of the next two may be set."""
+MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
@@ -74,7 +88,10 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
@@ -84,8 +101,17 @@ LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 SECCOMP_SET_MODE_FILTER = 1
 CLOSE_RANGE_CLOEXEC = 4
+SECCOMP_FILTER_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}  # fmt: skip
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
+F_DUPFD_CLOEXEC = 1030
 SIOCSIFFLAGS = 0x8914
 TIOCSCTTY = 0x540E
+TIOCSPTLCK = 0x40045431
+TIOCGPTPEER = 0x5441
+TIOCSWINSZ = 0x5414
 
 RLIMIT_NUMBERS = {
     "RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4, "RLIMIT_RSS": 5,

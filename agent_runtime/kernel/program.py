@@ -64,11 +64,13 @@ Argument = int | Data | Slot
 
 
 class Operation(NamedTuple):
-    """One system call, encoded. `label` tells people what it was for when it fails."""
+    """One system call, encoded. `label` tells people what it was for when it fails, `field` which part of the
+    config.json asked for it."""
 
     call: str
     label: str
     encoded: bytes
+    field: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ class Writer:
         self._known: dict[bytes, Data] = {}
         self._slots = FIRST_SAVED_SLOT
         self.clone_flags = 0
+        self.field = ""
+        """The part of the config.json that the next operations come from."""
 
     def copy(self) -> "Writer":
         """Return a writer that goes on from here, so that a common beginning is written once."""
@@ -178,7 +182,7 @@ class Writer:
         (errno, skip) pairs that are no failure."""
         assert len(tolerated) <= 3
         slot = NO_SLOT if save is None else save.index
-        self._operations.append(Operation(name, label, _encode(name, arguments, slot, skip, tolerated)))
+        self._operations.append(Operation(name, label, _encode(name, arguments, slot, skip, tolerated), self.field))
 
     def finish(self) -> Program:
         return Program(self.clone_flags, tuple(self._operations), bytes(self._data), tuple(self._pointers), self._slots)

@@ -78,14 +78,14 @@ def compile_profile(wanted: Profile) -> bytes:
     with os.fdopen(descriptor, "w+b") as exported:
         compiled.export_bpf(exported)
         exported.seek(0)
-        return _answer_unknown(newest_known_call()) + exported.read()
+        return answer_unknown(newest_known_call()) + exported.read()
 
 
 def _add(compiled: "pyseccomp.SyscallFilter", action: int, name: str, *arguments: "pyseccomp.Arg") -> None:
     try:
         number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
     except ValueError:
-        return  # newer than the library: answered with ENOSYS, see `_answer_unknown`
+        return  # newer than the library: answered with ENOSYS, see `answer_unknown`
     if number >= 0:  # below: a call of other architectures
         compiled.add_rule(action, number, *arguments)
 
@@ -110,7 +110,7 @@ def _has_name(number: int) -> bool:
     return True
 
 
-def _answer_unknown(newest: int) -> bytes:
+def answer_unknown(newest: int) -> bytes:
     """Return instructions that answer ENOSYS to native calls with a number above `newest` and pass on all others."""
     return b"".join(
         _INSTRUCTION.pack(*fields)

@@ -21,4 +21,5 @@ def make_rootfs(folder: Path) -> Path:
     (folder / "etc/passwd").write_text(PASSWD)
     (folder / "etc/group").write_text(GROUP)
     (folder / "tmp").chmod(0o1777)
+    folder.chmod(0o755)  # other users must get in
     return folder

@@ -129,25 +129,32 @@ class CommandLine:
 
 
 class Podman:
-    """podman with its own storage, its containers run by Debian's default for it, crun."""
+    """podman with its own storage, its containers run by Debian's default for it, crun, or by `runtime`."""
 
     name = "podman"
 
-    def __init__(self, folder: Path, layer: Path, cgroup_parent: str) -> None:
+    def __init__(self, folder: Path, layer: Path, cgroup_parent: str, *, runtime: Path | None = None) -> None:
         self._folder = folder / "podman"
         self._command = [
             "podman", "--root", str(self._folder / "storage"), "--runroot", str(self._folder / "run"),
             "--tmpdir", str(self._folder / "tmp"), "--cgroup-manager", "cgroupfs", "--events-backend", "none",
+            *(["--runtime", str(runtime)] if runtime else []),
         ]  # fmt: skip
         self._parent = cgroup_parent
         self._folder.mkdir()
         execute([*self._command, "import", "--quiet", str(_archive(layer, self._folder)), "bench:latest"])
 
     def run(self, container: str, args: tuple[str, ...] = TRUE) -> None:
-        limits = _limit_options(self._parent)
+        execute(self.command("run", "--rm", "--name", container, *self.limits, "bench:latest", *args))
+
+    def command(self, *words: str) -> list[str]:
+        return [*self._command, *words]
+
+    @property
+    def limits(self) -> list[str]:
         # Without the right to raise limits podman cannot set those it has by default.
-        limits += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--log-driver", "k8s-file"]
-        execute([*self._command, "run", "--rm", "--name", container, *limits, "bench:latest", *args])
+        own = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--log-driver", "k8s-file"]
+        return [*_limit_options(self._parent), *own]
 
     def close(self) -> None:
         _unmount_below(self._folder)
@@ -155,11 +162,11 @@ class Podman:
 
 
 class Docker:
-    """dockerd on a unix socket, without bridge or firewall; `docker run` as people type it."""
+    """dockerd on a unix socket, without bridge or firewall; `docker run` as people type it. `runtime` replaces runc."""
 
     name = "docker"
 
-    def __init__(self, folder: Path, layer: Path, cgroup_parent: str) -> None:
+    def __init__(self, folder: Path, layer: Path, cgroup_parent: str, *, runtime: Path | None = None) -> None:
         self._folder = folder / "docker"
         self._folder.mkdir()
         self._parent = cgroup_parent
@@ -169,6 +176,7 @@ class Docker:
             "/usr/sbin/dockerd", "--host", address, "--data-root", str(self._folder / "data"),
             "--exec-root", str(self._folder / "exec"), "--pidfile", str(self._folder / "dockerd.pid"),
             "--iptables=false", "--ip6tables=false", "--bridge=none", "--cgroup-parent", f"/{cgroup_parent}",
+            *([f"--add-runtime=ours={runtime}", "--default-runtime=ours"] if runtime else []),
         ]  # fmt: skip
         with (self._folder / "log").open("wb") as log:
             self._daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -202,8 +210,14 @@ class Docker:
         return [self._daemon.pid, *map(int, children)]
 
     def run(self, container: str, args: tuple[str, ...] = TRUE) -> None:
-        limits = _limit_options(f"/{self._parent}")
-        execute([*self._command, "run", "--rm", "--name", container, *limits, "bench:latest", *args])
+        execute(self.command("run", "--rm", "--name", container, *self.limits, "bench:latest", *args))
+
+    def command(self, *words: str) -> list[str]:
+        return [*self._command, *words]
+
+    @property
+    def limits(self) -> list[str]:
+        return _limit_options(f"/{self._parent}")
 
     def close(self) -> None:
         if self._daemon.poll() is None:
