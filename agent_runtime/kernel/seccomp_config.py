@@ -101,6 +101,8 @@ def _add(compiled: "pyseccomp.SyscallFilter", action: int, name: str, arguments:
         number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
     except ValueError:
         return
+    if number == -1:  # the library's word for a name it does not know; other negative ones are of other architectures
+        return
     conditions = [
         pyseccomp.Arg(each.index, _OPERATORS[each.op], each.value, each.value_two)
         if each.op == "SCMP_CMP_MASKED_EQ"
