@@ -5,13 +5,17 @@ would help. It reads what the deciders read; it changes nothing.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from msgspec import Struct
 
 from pyswarm.manager.explain.story import Commits, Step, stories_of, story_of
 from pyswarm.manager.explain.verdicts import NodeGroup, node_groups, node_name, remedies, verdicts_on
+from pyswarm.manager.orchestrator.placement import is_drained
+from pyswarm.manager.orchestrator.relocate import budget, drained_by, starts_first
 from pyswarm.manager.orchestrator.services import service_counts
+from pyswarm.manager.orchestrator.slots import slots_of
 from pyswarm.manager.scheduler.company import company_for
 from pyswarm.manager.scheduler.nodes import NodeTable
 from pyswarm.manager.store.changes import Delete
@@ -45,6 +49,8 @@ def explain_task(seen: Snapshot, task: Task, commits: Commits) -> Explanation:
     facts = [f"created because: {task.why}"] if task.why else []
     if task.stop_why:
         facts.append(f"to be {_word(task.desired_state)} because: {task.stop_why}")
+    if task.is_live and task.move is not None:
+        facts.append(f"to be moved elsewhere because: {task.move.why}")
     if task.start_after and task.desired_state is TaskState.READY:
         facts.append("prepared, and started once its predecessor has stopped and its delay is over")
     groups: tuple[NodeGroup, ...] = ()
@@ -79,6 +85,7 @@ def explain_service(seen: Snapshot, service: Service, commits: Commits) -> Expla
     if service.spec.mode.is_job:
         run = service.job_status
         facts.append(f"run {run.iteration} {_word(run.state)}{': ' + run.message if run.message else ''}")
+    facts += [*_schedule_facts(service), *_move_facts(seen, service, tasks)]
     waiting = [t for t in tasks if _waits(t)]
     facts += [f"{count} waiting: {reason}" for reason, count in _told(t.status.err for t in waiting)]
     failed = [t for t in tasks if t.state.is_failure]
@@ -117,6 +124,8 @@ def explain_node(seen: Snapshot, node: Node, commits: Commits) -> Explanation:
     held = [t for t in tasks if TaskState.ASSIGNED <= t.state <= TaskState.RUNNING]
     stopping = sum(not t.is_wanted for t in held)
     facts = [f"holds {len(held)} tasks" + (f", {stopping} of which are to stop" if stopping else "")]
+    if is_drained(node) and held:
+        facts.append(f"drained: tasks may stay until {_moment(drained_by(node))}, if others cannot run in their place")
     waiting = [t for t in seen.tasks() if _waits(t)]
     table = NodeTable(seen)
     facts += [line for t in waiting[:WAITING_MAX] if (line := _refuses(seen, node, t, table))]
@@ -128,6 +137,38 @@ def explain_node(seen: Snapshot, node: Node, commits: Commits) -> Explanation:
     return Explanation(
         kind="node", id=node.id, name=node_name(node), state=state, facts=tuple(facts), steps=story_of(node, commits)
     )
+
+
+def _schedule_facts(service: Service) -> list[str]:
+    schedule, status = service.spec.schedule, service.cron
+    if schedule is None:
+        return []
+    if schedule.suspended:
+        return ["its schedule is suspended"]
+    found = [f"runs at {schedule.expression} ({schedule.time_zone})"]
+    if status.message:
+        found.append(f"no run at {_moment(status.last_at)}: {status.message}")
+    return found
+
+
+def _move_facts(seen: Snapshot, service: Service, tasks: Sequence[Task]) -> list[str]:
+    """What is to be moved, and whether the budget leaves room for it."""
+    drained = {node.id for node in seen.nodes() if is_drained(node)}
+    leaving = [t for t in tasks if t.is_live and (t.move is not None or t.node_id in drained)]
+    if not leaving or service.spec.mode.replicated is None:
+        return []
+    slots = slots_of(service, tasks)
+    allowed = budget(service, len(slots))
+    idle = sum(not slot.is_running for slot in slots.values())
+    order = "the new one first" if starts_first(service) else "the old one stops first"
+    return [
+        f"{len(leaving)} tasks are to be moved, {order}; at most {allowed} slots may be disturbed at once, "
+        f"and {idle} do not run now"
+    ]
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def task_name(seen: Snapshot, task: Task) -> str:

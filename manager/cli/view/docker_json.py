@@ -11,6 +11,7 @@ from pyswarm.manager.cli.view.services import move_order
 from pyswarm.proto.model.objects import JobStatus, Node, Service
 from pyswarm.proto.model.resources import Resources
 from pyswarm.proto.model.spec import (
+    DRAIN_TIMEOUT_SECONDS,
     ContainerSpec,
     FileTarget,
     HealthConfig,
@@ -125,6 +126,9 @@ def node_json(node: Node) -> Json:
             "Labels": dict(node.spec.labels),
             "Role": node.spec.role.name.lower(),
             "Availability": node.spec.availability.name.lower(),
+            "DrainTimeout": _nanoseconds(node.spec.drain_timeout_seconds)
+            if node.spec.drain_timeout_seconds != DRAIN_TIMEOUT_SECONDS
+            else None,
         },
         "Role": node.role.name.lower(),
         "Description": {

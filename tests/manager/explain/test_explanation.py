@@ -12,6 +12,8 @@ from pyswarm.manager.explain.verdicts import node_groups, remedies
 from pyswarm.manager.scheduler.schedule import schedule
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import InvalidArgument, NotFound
+from pyswarm.proto.model.objects import CronStatus
+from pyswarm.proto.model.spec import CronSchedule, ReplicatedJob
 from pyswarm.proto.model.states import Availability, NodeState, TaskState, UpdateState
 
 
@@ -173,3 +175,27 @@ def test_the_text_has_the_filters_that_refuse_and_what_would_help():
     assert head.split() == ["NODES", "FITS", "READY", "RESOURCES", "CONSTRAINTS"]
     assert "n1, n2" in text
     assert "What would help:" in text
+
+
+def test_what_is_to_be_moved_and_the_budget_for_it_are_told():
+    world = World(nodes=2)
+    world.create(a_service_spec(replicas=4, max_replicas=2))
+    world.settle()
+    world.drain("n1", timeout_seconds=300)
+    world.round()
+    service = explain(world.seen, "web", [])
+    (told,) = [fact for fact in service.facts if "to be moved" in fact]
+    assert told.startswith("2 tasks are to be moved, the new one first; at most 1 slots may be disturbed at once")
+    assert any(fact.startswith("drained: tasks may stay until 1970-") for fact in explain(world.seen, "n1", []).facts)
+
+
+def test_a_schedule_tells_when_it_runs_and_why_it_did_not():
+    schedule = CronSchedule("0 3 * * *", "Europe/Berlin")
+    job = a_service("backup", job=ReplicatedJob(1, 1), schedule=schedule)
+    job = replace(job, cron=CronStatus(since=1.0, last_at=3600.0, message="run 1 was still active"))
+    told = explain(Snapshot.of(job, a_revision(job), version=1), "backup", [])
+    assert "runs at 0 3 * * * (Europe/Berlin)" in told.facts
+    assert "no run at 1970-01-01T01:00:00Z: run 1 was still active" in told.facts
+    suspended = replace(job, spec=replace(job.spec, schedule=replace(schedule, suspended=True)))
+    told = explain(Snapshot.of(suspended, a_revision(suspended), version=1), "backup", [])
+    assert "its schedule is suspended" in told.facts
