@@ -21,7 +21,8 @@ from pyswarm.manager.scheduler.filters import (
     RESOURCES,
     lacking,
 )
-from pyswarm.manager.scheduler.nodes import NodeInfo, NodeTable, host_ports
+from pyswarm.manager.scheduler.node_info import NodeInfo, host_ports
+from pyswarm.manager.scheduler.nodes import NodeTable
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.codec.constraint import parse_constraint
 from pyswarm.proto.model.objects import Node, Revision

@@ -9,7 +9,8 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-from pyswarm.manager.scheduler.nodes import NodeTable, holds_resources
+from pyswarm.manager.scheduler.node_info import holds_resources
+from pyswarm.manager.scheduler.nodes import NodeTable
 from pyswarm.manager.scheduler.schedule import schedule
 from pyswarm.manager.store.changes import Change, Update
 from pyswarm.manager.store.snapshot import Snapshot

@@ -8,7 +8,7 @@ resource is judged for every task (swarm mistake 38). Tasks of global services a
 from msgspec.structs import replace
 
 from pyswarm.manager.scheduler.generic import Pieces
-from pyswarm.manager.scheduler.nodes import holds_resources
+from pyswarm.manager.scheduler.node_info import holds_resources
 from pyswarm.manager.store.changes import Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.model.objects import Move, Node, Revision, Task

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from pyswarm.manager.orchestrator.placement import satisfies
 from pyswarm.manager.orchestrator.slots import Slot, slots_of
 from pyswarm.manager.scheduler.company import label_value
-from pyswarm.manager.scheduler.nodes import NodeInfo, NodeTable
+from pyswarm.manager.scheduler.node_info import NodeInfo
+from pyswarm.manager.scheduler.nodes import NodeTable
 from pyswarm.manager.scheduler.schedule import place_one
 from pyswarm.manager.store.changes import Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot

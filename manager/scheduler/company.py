@@ -7,7 +7,8 @@ Only services with affinities, and those that meet nodes of tasks that keep othe
 
 from collections.abc import Iterable
 
-from pyswarm.manager.scheduler.nodes import NodeInfo, NodeTable
+from pyswarm.manager.scheduler.node_info import NodeInfo
+from pyswarm.manager.scheduler.nodes import NodeTable
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.codec.affinity import Affinity, parse_affinity
 from pyswarm.proto.model.objects import Revision, Service

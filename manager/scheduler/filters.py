@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from pyswarm.manager.orchestrator.placement import normal_architecture, satisfies
 from pyswarm.manager.scheduler.company import Company
-from pyswarm.manager.scheduler.nodes import NodeInfo, NodeTable, host_ports
+from pyswarm.manager.scheduler.node_info import NodeInfo, host_ports
+from pyswarm.manager.scheduler.nodes import NodeTable
 from pyswarm.proto.model.objects import Revision
 from pyswarm.proto.model.resources import NO_RESOURCES, Resources
 from pyswarm.proto.model.states import Availability, NodeState

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from pyswarm.manager.orchestrator.moves import Actor, observe
 from pyswarm.manager.scheduler.company import Company, company_for
 from pyswarm.manager.scheduler.filters import admits_by_nature, explain, explain_all, has_room, refusal
-from pyswarm.manager.scheduler.nodes import NodeTable, Rank
+from pyswarm.manager.scheduler.node_info import Rank
+from pyswarm.manager.scheduler.nodes import NodeTable
 from pyswarm.manager.scheduler.pack import place_packed
 from pyswarm.manager.scheduler.spread import place_spread
 from pyswarm.manager.store.changes import Change, Plan, Update

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from pyswarm.manager.scheduler.company import Company, label_value
 from pyswarm.manager.scheduler.filters import explain, refusal
-from pyswarm.manager.scheduler.nodes import NodeTable, Rank
+from pyswarm.manager.scheduler.node_info import Rank
+from pyswarm.manager.scheduler.nodes import NodeTable
 from pyswarm.proto.model.objects import Revision, Task
 
 Branch = tuple[str, ...]
