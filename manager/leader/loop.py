@@ -34,6 +34,10 @@ RETRY_SECONDS = 0.5
 """Pause before a step that failed for a passing reason is tried again."""
 
 
+NODES_AT_ONCE = 50
+"""Nodes looked at before others get their turn."""
+
+
 @dataclass
 class _Dirty:
     """What must be looked at, and when something must be looked at by itself."""
@@ -128,12 +132,14 @@ class LeaderLoop:
 
     async def _decide(self, dirty: _Dirty) -> None:
         """Make one round of decisions; each write marks what it touched, so rounds go on until nothing changes."""
-        nodes, dirty.nodes = sorted(dirty.nodes), set()
-        for node_id in nodes:
-            await self._write(partial(self._about_node, node_id=node_id), dirty, node_id)
         services, dirty.services = sorted(dirty.services), set()
         for service_id in services:
             await self._write(partial(self._about_service, service_id=service_id, dirty=dirty), dirty, service_id)
+        nodes, dirty.nodes = sorted(dirty.nodes), set()
+        for number, node_id in enumerate(nodes):
+            await self._write(partial(self._about_node, node_id=node_id), dirty, node_id)
+            if number % NODES_AT_ONCE == NODES_AT_ONCE - 1:
+                await asyncio.sleep(0)  # a new leader looks at all of them: others want their turn, too
         if dirty.roles:
             dirty.roles = False
             await self._about_roles(dirty)

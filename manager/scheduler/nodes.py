@@ -8,13 +8,15 @@ nothing of time but what it is told.
 
 import heapq
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pyswarm.manager.scheduler.generic import Pieces
 from pyswarm.manager.scheduler.node_info import FAILURES_MAX, NodeInfo, holds_resources
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.model.objects import Node, Revision, Task
 from pyswarm.proto.model.resources import GenericResource
+
+T = TypeVar("T", tuple[int, str], tuple[float, int, str])
 
 
 class Booking(NamedTuple):
@@ -42,6 +44,8 @@ class NodeTable:
         """What was decided and has not come back from the store, by task id."""
         self._pools: dict[object, list[tuple[int, str]]] = {}
         self._packed: dict[object, list[Packed]] = {}
+        self._admits: dict[object, Callable[[NodeInfo], bool]] = {}
+        """Which nodes belong into the pools of a condition."""
         for node in seen.nodes():
             self._read_node(node, seen)
 
@@ -87,8 +91,8 @@ class NodeTable:
         pieces = left.choose(wanted) if wanted and left is not None else ()
         self._booked[task.id] = Booking(node_id, revision, pieces)
         self._take(node_id, revision, pieces)
-        for heap in self._packed.values():
-            heapq.heappush(heap, _packed(self.infos[node_id]))
+        if self._packed:
+            self._enter(self.infos[node_id], self._packed, _packed(self.infos[node_id]))
 
     def pieces_for(self, task: Task) -> tuple[GenericResource, ...]:
         """Return which generic resources a booked task gets."""
@@ -105,11 +109,15 @@ class NodeTable:
     def lift(self, task: Task, revision: Revision) -> None:
         """Count a task of the store as gone from its node, to see what then would be; `put_back` undoes it."""
         self._give_back(task.node_id, revision, task.assigned_generic)
-        self._forget_pools()
+        # The node has become better than its entries say: it gets another one where it belongs.
+        info = self.infos[task.node_id]
+        self._enter(info, self._pools, (info.tasks_total, info.node.id))
+        self._enter(info, self._packed, _packed(info))
 
     def put_back(self, task: Task, revision: Revision) -> None:
         self._take(task.node_id, revision, task.assigned_generic)
-        self._forget_pools()
+        info = self.infos[task.node_id]
+        self._enter(info, self._packed, _packed(info))
 
     def pool(self, key: object, admits: Callable[[NodeInfo], bool]) -> list[tuple[int, str]]:
         """Return a heap of (tasks in all, node id) of the nodes that `admits` lets in; `key` names the condition.
@@ -122,6 +130,7 @@ class NodeTable:
             heap = [(info.tasks_total, id) for id, info in self.infos.items() if admits(info)]
             heapq.heapify(heap)
             self._pools[key] = heap
+            self._admits[key] = admits
         return heap
 
     def packed(self, key: object, admits: Callable[[NodeInfo], bool]) -> list[Packed]:
@@ -132,6 +141,7 @@ class NodeTable:
             heap = [_packed(info) for info in self.infos.values() if admits(info)]
             heapq.heapify(heap)
             self._packed[key] = heap
+            self._admits[key] = admits
         return heap
 
     def is_current(self, entry: Packed) -> bool:
@@ -163,9 +173,16 @@ class NodeTable:
             self.failing.get(revision_id, set()).discard(node_id)
         self.keepers_away.discard(node_id)
 
+    def _enter(self, info: NodeInfo, pools: dict[object, list[T]], entry: T) -> None:
+        """Add an entry for a node to every pool that it belongs into."""
+        for key, heap in pools.items():
+            if self._admits[key](info):
+                heapq.heappush(heap, entry)
+
     def _forget_pools(self) -> None:
         self._pools.clear()
         self._packed.clear()
+        self._admits.clear()
 
     def _book(self, task: Task, seen: Snapshot) -> None:
         revision = seen.revision_of(task)

@@ -14,7 +14,7 @@ from pyswarm.proto.codec.constraint import parse_constraint
 from pyswarm.proto.model.objects import Node, Object, Revision, Service, Task
 from pyswarm.proto.model.states import Availability, NodeState, PlacementStrategy, TaskState
 
-NAMES = ("a", "b", "c")
+NAMES = ("a", "b", "c", "d", "e")
 
 services_drawn = st.fixed_dictionaries(
     {},
@@ -54,7 +54,7 @@ def made(name: str, of_spec: dict[str, object], kind: str) -> Service:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.lists(st.tuples(services_drawn, kinds, st.integers(0, 5)), min_size=1, max_size=3),
+    st.lists(st.tuples(services_drawn, kinds, st.integers(0, 4)), min_size=1, max_size=5),
     st.lists(nodes_drawn, max_size=4),
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=4),
 )

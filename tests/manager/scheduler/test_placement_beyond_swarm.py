@@ -120,6 +120,16 @@ def test_bin_packing_heeds_what_other_services_were_given_in_the_same_round():
     assert by_node(tasks) == {"n1": 2, "n2": 2, "n3": 1}
 
 
+def test_bin_packing_puts_no_node_into_the_pool_of_a_condition_that_it_does_not_meet():
+    packed = {"strategy": PlacementStrategy.BINPACK, "reserve_memory_bytes": GIB}
+    first = a_service("a", constraints=("node.labels.disk==ssd",), **packed)
+    between = a_service("b", constraints=("node.labels.disk!=ssd",), reserve_cpus=3, **packed)
+    last = a_service("c", constraints=("node.labels.disk==ssd",), **packed)
+    tasks = placed((first, 1), (between, 1), (last, 3), nodes=[a_node("n1"), a_node("n2", labels={"disk": "ssd"})])
+    assert tasks["b-01"].node_id == "n1"
+    assert {tasks[f"c-0{n}"].node_id for n in (1, 2, 3)} == {"n2"}
+
+
 # -- priority
 
 
