@@ -71,6 +71,11 @@ bench-scheduler: build
 bench-consensus: build
 	@$(PY) tests/bench/consensus.py $(OPTIONS)
 
+# Deaths and blips on a lab of six hosts: OPTIONS='--kills 50 --blips 100' for the figures of docs/reference.
+.PHONY: bench-failover
+bench-failover: build
+	@$(PY) tests/bench/failover.py $(OPTIONS)
+
 .PHONY: bench-store
 bench-store: build
 	@$(PY) tests/bench/store_scale.py $(OPTIONS)

@@ -1,15 +1,28 @@
 """Which nodes are alive: sessions, heartbeats, and how much silence is borne (pure: the time is handed in).
 
-The suspicion adapts. A node whose heartbeats come evenly is down after `GRACE_PERIODS` periods of silence; one whose
-heartbeats have been coming late (a loaded machine, a bad line) is given as much more as it has been late, up to
-`GRACE_PERIODS_MAX` periods. After a change of leader every node has `NEW_LEADER_PERIODS` periods to come back.
+A blip, which a machine under load or a line that drops packets has every day, must move no task; a dead node's tasks
+must run elsewhere within seconds. From the leader both look the same until the blip is over, so the grace is the
+longest silence that a blip of `BLIP_SECONDS` can cause and nothing more: the period that was running out when it
+began, the blip, and the time an agent takes to find a way back. A closed connection shortens it not: an agent that is
+killed closes its connection too, and its supervisor has it back, tasks and all, before the grace is over.
+
+The grace adapts. A node whose heartbeats have been coming late is given as much more as it has been late, up to
+`LATENESS_SECONDS_MAX`. The period grows with the cluster, so that heartbeats never cost the leader more than
+`BEATS_PER_SECOND_MAX`; what a node is held to is the period it was last told. After a change of leader every node has
+`NEW_LEADER_SECONDS` longer to come back.
 """
 
 from dataclasses import dataclass
 
-GRACE_PERIODS = 3.0
-GRACE_PERIODS_MAX = 10.0
-NEW_LEADER_PERIODS = 6.0
+BLIP_SECONDS = 3.0
+"""The longest blip that must move nothing."""
+
+RETURN_SECONDS = 0.8
+"""What an agent takes to be heard again after a blip: a pause between attempts and a TLS handshake."""
+
+NEW_LEADER_SECONDS = 2.0
+LATENESS_SECONDS_MAX = 6.0
+BEATS_PER_SECOND_MAX = 1_000
 LATENESS_WEIGHT = 0.2
 """How fast the memory of late heartbeats follows new ones."""
 
@@ -17,10 +30,17 @@ LATENESS_MARGIN = 4.0
 """Deviations from the mean that are still believed to be lateness."""
 
 
+def grace_seconds(period_seconds: float) -> float:
+    """Return how long a node that was never late may be silent."""
+    return period_seconds + BLIP_SECONDS + RETURN_SECONDS
+
+
 @dataclass
 class _Heard:
     session_id: str
     at: float
+    period: float
+    """What the node was told last."""
     lateness: float = 0.0
     deviation: float = 0.0
 
@@ -31,27 +51,31 @@ class Liveness:
     def __init__(self, period_seconds: float) -> None:
         if period_seconds <= 0:
             raise ValueError("a heartbeat period is positive")
-        self.period_seconds = period_seconds
+        self._period_seconds = period_seconds
         self._heard: dict[str, _Heard] = {}
+
+    @property
+    def period_seconds(self) -> float:
+        """The period that nodes are to keep now."""
+        return max(self._period_seconds, len(self._heard) / BEATS_PER_SECOND_MAX)
 
     def expect(self, node_id: str, *, now: float) -> None:
         """A new leader has not heard of this node yet: give it time, as nodes UNKNOWN to it (swarm mistake 46)."""
-        extra = (NEW_LEADER_PERIODS - GRACE_PERIODS) * self.period_seconds
-        self._heard.setdefault(node_id, _Heard("", now + extra))
+        self._heard.setdefault(node_id, _Heard("", now + NEW_LEADER_SECONDS, self.period_seconds))
 
     def register(self, node_id: str, session_id: str, *, now: float) -> None:
         """A node opened a session; the one it had is void (swarm mistake 47)."""
-        self._heard[node_id] = _Heard(session_id, now)
+        self._heard[node_id] = _Heard(session_id, now, self.period_seconds)
 
     def beat(self, node_id: str, session_id: str, *, now: float) -> bool:
         """Count a heartbeat; return False when the session is not the node's present one."""
         heard = self._heard.get(node_id)
         if heard is None or heard.session_id != session_id:
             return False
-        late = max(0.0, now - heard.at - self.period_seconds)
+        late = max(0.0, now - heard.at - heard.period)
         heard.deviation += LATENESS_WEIGHT * (abs(late - heard.lateness) - heard.deviation)
         heard.lateness += LATENESS_WEIGHT * (late - heard.lateness)
-        heard.at = now
+        heard.at, heard.period = now, self.period_seconds
         return True
 
     def is_current(self, node_id: str, session_id: str) -> bool:
@@ -74,5 +98,5 @@ class Liveness:
 
     def _deadline(self, node_id: str) -> float:
         heard = self._heard[node_id]
-        grace = GRACE_PERIODS * self.period_seconds + heard.lateness + LATENESS_MARGIN * heard.deviation
-        return heard.at + min(grace, GRACE_PERIODS_MAX * self.period_seconds)
+        late = heard.lateness + LATENESS_MARGIN * heard.deviation
+        return heard.at + grace_seconds(heard.period) + min(late, LATENESS_SECONDS_MAX)

@@ -319,5 +319,5 @@ class NodeSpec(Struct, frozen=True, omit_defaults=True, gc=False):
 
 class ClusterSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     task_history_retention_limit: int = 5
-    heartbeat_period_seconds: float = 1.0
+    heartbeat_period_seconds: float = 0.5
     node_cert_expiry_seconds: float = 90 * 24 * 3600.0

@@ -25,7 +25,15 @@ from pyswarm.worker.agent.reporter import Reporter
 
 log = get_logger(__name__)
 
-BACKOFF = Backoff(first_seconds=0.1, cap_seconds=2.0)
+BACKOFF_FIRST_SECONDS, BACKOFF_CAP_SECONDS = 0.1, 2.0
+BACKOFF_CAP_LEAST_SECONDS = 0.4
+"""The leader bears little more silence than a blip lasts, so a small cluster's agents try again in quick succession.
+A large one's period is longer, and so are the pauses: a new leader is not run over by all of them at once."""
+
+HEARTBEAT_SECONDS = 1.0
+"""How long a heartbeat may stay unanswered before another connection is tried: TCP alone, sending again at doubling
+intervals, would be heard only seconds after a blip is over."""
+
 FIRST_MESSAGE_SECONDS = 5.0
 RPC_SECONDS = 5.0
 
@@ -58,6 +66,7 @@ class Sessions:
         self._addr = addr
         self._on_message = on_message
         self._session_id = ""
+        self._period_seconds = 0.0
 
     async def run(self) -> None:
         attempt = 0
@@ -73,7 +82,11 @@ class Sessions:
             except* grpc.aio.UsageError:
                 log.warning("the channel was closed under the session", manager=self._pool.address)
             attempt = 0 if self._session_id else attempt + 1
-            await asyncio.sleep(BACKOFF.delay_seconds(attempt, self._entropy.uniform(0, 1)))
+            await asyncio.sleep(self._backoff().delay_seconds(attempt, self._entropy.uniform(0, 1)))
+
+    def _backoff(self) -> Backoff:
+        cap = max(BACKOFF_CAP_LEAST_SECONDS, min(self._period_seconds, BACKOFF_CAP_SECONDS))
+        return Backoff(first_seconds=BACKOFF_FIRST_SECONDS, cap_seconds=cap)
 
     async def say_goodbye(self) -> None:
         """Tell the managers that this node leaves. Raises SwarmError when they cannot be told."""
@@ -105,11 +118,12 @@ class Sessions:
             raise SessionEnded("the manager ended the session")
 
     async def _heartbeats(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub", first: pb.SessionMessage) -> None:
-        period = first.heartbeat_period_seconds
+        self._period_seconds = first.heartbeat_period_seconds
         while True:
-            await asyncio.sleep(period)
-            answer = await stub.Heartbeat(pb.HeartbeatRequest(session_id=self._session_id), timeout=max(2.0, period))
-            period = answer.period_seconds or period
+            await asyncio.sleep(self._period_seconds)
+            deadline = max(HEARTBEAT_SECONDS, self._period_seconds)
+            answer = await stub.Heartbeat(pb.HeartbeatRequest(session_id=self._session_id), timeout=deadline)
+            self._period_seconds = answer.period_seconds or self._period_seconds
 
     async def _assignments(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub") -> None:
         sequence = 0

@@ -26,7 +26,7 @@ QUORUM_SECONDS = 5.0
 @click.option("--force-new-cluster", is_flag=True, help="The other managers are lost: go on with this one alone")
 @click.option("--availability", type=AVAILABILITY, default="active", help="Whether this node gets tasks (active)")
 @click.option("--cert-expiry", type=DURATION, default="2160h", help="Validity of node certificates (2160h)")
-@click.option("--dispatcher-heartbeat", type=DURATION, default="1s", help="Period of the nodes' heartbeats (1s)")
+@click.option("--dispatcher-heartbeat", type=DURATION, default="500ms", help="Period of the nodes' heartbeats (500ms)")
 @click.option("--task-history-limit", type=int, default=5, help="Dead tasks kept for each slot (5)")
 @pass_settings
 def init(
