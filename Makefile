@@ -54,6 +54,11 @@ SEED ?= 0
 sim: build
 	@$(PY) tests/sim/run.py --seeds $(SEEDS) --first $(SEED) $(OPTIONS)
 
+# Whole clusters on a virtual clock: deaths, blips, leader changes, updates. `make test` holds forty seeds.
+.PHONY: sim-cluster
+sim-cluster: build
+	@$(PY) tests/sim/run_cluster.py --seeds $(SEEDS) --first $(SEED) $(OPTIONS)
+
 lint: build
 	@ruff check .
 	@ruff format --check --quiet .

@@ -105,6 +105,8 @@ class DispatcherEdge:
 
     async def report(self, reports: list[Report]) -> None:
         """Have reports written; returns once they are committed. What comes during a write goes into the next."""
+        if not reports:
+            return
         if len(self._reports) + len(reports) > REPORTS_QUEUED_MAX:
             raise Unavailable("too many status reports are waiting", remedy="The agent reports again by itself.")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -85,16 +85,20 @@ class _Pass:
 
     def _leave_where_they_may_not_stay(self) -> None:
         for slot in self._slots().values():
+            # A move gives the slot another task first.
+            reasons = {t.id: why for t in slot.live if (why := self._reason_to_leave(t)) and not self._is_moved(t)}
             for task in slot.live:
-                revision = self.seen.revision_of(task)
-                template = revision.task_template if revision is not None else self.service.spec.task_template
-                why = reason_to_leave(task, self.seen.node(task.node_id), template.placement)
-                # A move gives the slot another task first.
-                if not why or self._is_moved(task):
-                    continue
-                self._desire(task, TaskState.SHUTDOWN, why)
-                if self.service.spec.mode.global_mode is None and len(slot.live) == 1:
-                    self._replace(slot, after_loss(self.policy, now=self.now, why=why))
+                if task.id in reasons:
+                    self._desire(task, TaskState.SHUTDOWN, reasons[task.id])
+            # In the middle of an update a slot has two tasks, and both may be lost at once.
+            if reasons and len(reasons) == len(slot.live) and self.service.spec.mode.global_mode is None:
+                why = reasons[slot.live[-1].id]
+                self._replace(slot, after_loss(self.policy, now=self.now, why=why))
+
+    def _reason_to_leave(self, task: Task) -> str:
+        revision = self.seen.revision_of(task)
+        template = revision.task_template if revision is not None else self.service.spec.task_template
+        return reason_to_leave(task, self.seen.node(task.node_id), template.placement)
 
     def _is_moved(self, task: Task) -> bool:
         is_replicated = self.service.spec.mode.replicated is not None

@@ -75,6 +75,36 @@ def test_a_lost_nodes_tasks_run_elsewhere_at_once_and_nothing_is_doubled_on_its_
     assert kept <= {t.id for t in world.running("web")}
 
 
+def test_a_slot_whose_two_tasks_are_lost_at_once_in_the_middle_of_an_update_is_filled_again():
+    world = World(nodes=3)
+    spec = web(1, update=UpdateConfig(order=UpdateOrder.START_FIRST, monitor_seconds=1))
+    world.create(spec)
+    world.settle()
+    world.update(with_image(spec, "registry.lab:5000/web:2"))
+    while len(world.running("web")) < 2:
+        assert world.round() is not None, "the new task never ran beside the old one"
+    for node_id in {t.node_id for t in world.running("web")}:
+        world.kill(node_id)
+    world.settle()
+    assert slots(world) == [1]
+
+
+def test_an_overtaken_start_first_update_never_runs_three_tasks_in_a_slot():
+    world = World(nodes=3)
+    spec = web(1, update=UpdateConfig(order=UpdateOrder.START_FIRST, monitor_seconds=1))
+    world.create(spec)
+    world.settle()
+    world.after_round.append(lambda now: most.append(len(now.running("web"))))
+    most: list[int] = []
+    world.update(with_image(spec, "registry.lab:5000/web:2"))
+    while not any(t.spec_version == 2 and t.state is TaskState.READY for t in world.tasks("web")):
+        world.round()
+    world.update(with_image(spec, "registry.lab:5000/web:3"))
+    world.settle()
+    assert max(most) == 2
+    assert [t.spec_version for t in world.running("web")] == [3]
+
+
 def test_a_drained_node_is_left_and_not_used_until_it_is_active_again():
     world = World(nodes=2)
     world.create(web(4))
