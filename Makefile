@@ -59,6 +59,12 @@ sim: build
 sim-cluster: build
 	@$(PY) tests/sim/run_cluster.py --seeds $(SEEDS) --first $(SEED) $(OPTIONS)
 
+# Damaged layer archives, many more than `make test` tries.
+EXAMPLES ?= 20000
+.PHONY: fuzz
+fuzz: build
+	@FUZZ_EXAMPLES=$(EXAMPLES) $(PY) -m pytest -q tests/agent_runtime/image/test_extract_fuzz.py
+
 lint: build
 	@ruff check .
 	@ruff format --check --quiet .

@@ -57,6 +57,14 @@ WAIT_LABEL = "wait for the start"
 """What a child says on its `ready` descriptor."""
 
 
+def leave_our_keys(w: Writer) -> None:
+    """Begin a keyring of one's own: the session's, inherited, may hold keys of the machine."""
+    without_keyrings = tuple((number, 0) for number in (errno.ENOSYS, errno.EPERM, errno.EDQUOT))
+    w.call(
+        "keyctl", n.KEYCTL_JOIN_SESSION_KEYRING, 0, label="begin a session keyring", tolerated=without_keyrings
+    )
+
+
 def become(
     w: Writer, process: Process, *, cwd: Slot, seccomp: Filter, preserved: int = 0, hold: Hold | None = None
 ) -> None:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import takewhile
 
 from pyswarm.agent_runtime.bundle import defaults
-from pyswarm.agent_runtime.bundle.become import Filter, become, reset_signals
+from pyswarm.agent_runtime.bundle.become import Filter, become, leave_our_keys, reset_signals
 from pyswarm.agent_runtime.bundle.rootfs import RootfsWriter
 from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Namespace, Spec
 from pyswarm.agent_runtime.kernel import numbers as n
@@ -127,6 +127,7 @@ def _enter(w: Writer, namespaces: tuple[Namespace, ...], cgroup_files: int) -> N
     """Undo what Python did to signals, join the cgroups, enter the remaining namespaces."""
     reset_signals(w)
     w.call("setsid", label="start a session")
+    leave_our_keys(w)
     for index in range(cgroup_files):
         w.call("write", Slot(3 + index), w.text("0"), 1, label="join the cgroup")
     # After joining: the container shall see its own cgroup as the root.

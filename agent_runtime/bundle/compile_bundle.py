@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass
 
 from pyswarm.agent_runtime.bundle import defaults, mount_options
-from pyswarm.agent_runtime.bundle.become import Filter, Hold, become, reset_signals
+from pyswarm.agent_runtime.bundle.become import Filter, Hold, become, leave_our_keys, reset_signals
 from pyswarm.agent_runtime.bundle.compile import CLONE_FLAGS, loopback_up
 from pyswarm.agent_runtime.bundle.machine_facts import (
     DEVICE_TYPES,
@@ -97,9 +97,7 @@ def compile_bundle(
     w.call("setsid", label="start a session")
     _enter_namespaces(w, spec, given)
     if new_keyring:
-        # A session keyring of its own: the machine's holds other people's keys. EDQUOT and ENOSYS: no keyrings here.
-        without = tuple((number, 0) for number in (errno.ENOSYS, errno.EPERM, errno.EDQUOT))
-        w.call("keyctl", 1, w.text("_ses"), 0, 0, 0, label="join a new keyring", tolerated=without)
+        leave_our_keys(w)
     _set_names(w, spec)
     cwd, dev = _assemble_rootfs(w, spec, given, is_directory)
     _leave_the_machine(w, spec, given, dev, pivot=pivot)

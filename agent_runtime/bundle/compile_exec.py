@@ -9,7 +9,7 @@ never through a magic link, so that no descriptor of ours can be a way out (CVE-
 import os
 from dataclasses import dataclass
 
-from pyswarm.agent_runtime.bundle.become import Filter, Hold, become, reset_signals
+from pyswarm.agent_runtime.bundle.become import Filter, Hold, become, leave_our_keys, reset_signals
 from pyswarm.agent_runtime.bundle.compile_bundle import CONSOLE, CONSOLE_MASTER, meet_parent, take_terminal
 from pyswarm.agent_runtime.bundle.runtime_spec import Process
 from pyswarm.agent_runtime.kernel import numbers as n
@@ -94,6 +94,7 @@ def compile_exec(process: Process, handover: ExecHandover, *, seccomp: bytes) ->
     w = Writer()
     reset_signals(w)
     w.call("setsid", label="start a session")
+    leave_our_keys(w)
     for index in range(4, handover.count):
         w.call("write", Slot(index), w.text("0"), 1, label="join the cgroup")
     w.call("setns", handover.pidfd, _NAMESPACES, label="join the container")

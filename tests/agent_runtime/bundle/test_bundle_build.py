@@ -8,6 +8,7 @@ import pytest
 from pyswarm.agent_runtime.bundle import build, etc_files, runtime_spec, users
 from pyswarm.agent_runtime.bundle.become import explain_failure
 from pyswarm.agent_runtime.bundle.compile import Handover, compile_program
+from pyswarm.agent_runtime.bundle.compile_exec import ExecHandover, compile_exec
 from pyswarm.agent_runtime.bundle.runtime_spec import Spec, User
 from pyswarm.agent_runtime.kernel import capabilities
 from pyswarm.agent_runtime.kernel.program import HEADER, OPERATION
@@ -164,6 +165,14 @@ def test_rights_are_given_up_after_the_rootfs_is_ready_and_before_anything_is_ex
     ]:
         assert order.index(earlier) < order.index(later), (earlier, later)
     assert order[-2:] == ["seccomp", "execve"]
+
+
+def test_a_container_and_whatever_joins_it_leaves_the_machines_keys_behind_before_it_executes_anything() -> None:
+    spec = spec_of()
+    joining = compile_exec(spec.process, ExecHandover(cgroup_files=0), seccomp=bytes(16))
+    for program in (program_for(spec)[0], joining):
+        order = [operation.call for operation in program.operations]
+        assert order.index("keyctl") < order.index("setresuid") < order.index("execve")
 
 
 def test_a_bare_name_is_tried_in_every_directory_of_the_path() -> None:
