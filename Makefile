@@ -59,6 +59,11 @@ sim: build
 sim-cluster: build
 	@$(PY) tests/sim/run_cluster.py --seeds $(SEEDS) --first $(SEED) $(OPTIONS)
 
+# The runtime's daemon killed at each step of a container's life, its spawner at any moment. `make test` holds a few.
+.PHONY: kills
+kills: build
+	@KILL_ROUNDS=$(ROUNDS) $(PY) -m pytest -q -s tests/agent_runtime/container/test_killed_anywhere.py
+
 # Damaged layer archives, many more than `make test` tries.
 EXAMPLES ?= 20000
 .PHONY: fuzz

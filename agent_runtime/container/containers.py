@@ -251,7 +251,7 @@ class Containers:
         entry = self._entries.get(container_id)
         if entry is None or entry.record.outcome is not None:
             # Given up meanwhile, for example because its start took too long.
-            self._tasks.create_task(self._spawner.release(container_id))
+            self._tasks.create_task(self._release(container_id))
             return
         if entry.record.process is None:
             entry.early_exit = status  # it ended before its start was reported to whoever waits for that
@@ -276,10 +276,17 @@ class Containers:
         self._stopped(entry, outcome)
         try:
             await asyncio.to_thread(self._discard_cgroup, container_id)
-            await self._spawner.release(container_id)
+            await self._release(container_id)
         except (OSError, SwarmError) as error:
             log.error("could not clean up after a container", container=container_id, error=error)
         entry.cleaned.set()
+
+    async def _release(self, container_id: str) -> None:
+        """Let the spawner forget a container; one that died meanwhile has forgotten it."""
+        try:
+            await self._spawner.release(container_id)
+        except SwarmError as error:
+            log.info("the spawner died before it could be told to forget", container=container_id, error=error)
 
     def _stopped(self, entry: Entry, outcome: Outcome) -> None:
         entry.record = entry.record.stopped(outcome)
@@ -405,7 +412,7 @@ class Containers:
         for container_id in self._spawner.owned - {
             e.record.id for e in self._entries.values() if not e.cleaned.is_set()
         }:
-            self._tasks.create_task(self._spawner.release(container_id))
+            self._tasks.create_task(self._release(container_id))
         self._sweep_cgroups()
 
     def _sweep_cgroups(self) -> None:
@@ -426,7 +433,7 @@ class Containers:
     async def _reconnect(self) -> None:
         try:
             await self._spawner.connect()
-        except SwarmError as error:
+        except (SwarmError, OSError) as error:
             log.error("cannot start a spawner; the next container will try again", error=error)
 
     def _adopt_orphan(self, entry: Entry) -> None:

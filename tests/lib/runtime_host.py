@@ -46,6 +46,8 @@ class RuntimeHost:
         self.cgroups = Cgroups(cgroup_layout.detect(), self.cgroup_parent)
         self.paths.config_file.parent.mkdir(parents=True)
         self.paths.config_file.write_text(f'cgroup-parent = "{self.cgroup_parent}"\n{settings}')
+        self.environment: dict[str, str] = {}
+        """Variables of the next daemon."""
         self.daemon: subprocess.Popen[bytes] | None = None
         self._channel: grpc.aio.Channel | None = None
         self.stub: Any = None
@@ -56,6 +58,7 @@ class RuntimeHost:
             self.daemon = subprocess.Popen(  # noqa: ASYNC220 - kept across event loops
                 [*self.prefix, str(self.python), runtime_process.__file__, str(self.root), str(self.layer)],
                 stderr=output,
+                env={**os.environ, **self.environment},
                 start_new_session=True,
             )
         deadline = time.monotonic() + _READY_SECONDS

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lib import kill_at_step
+
 from pyswarm.agent_runtime.config import read_config
 from pyswarm.agent_runtime.main import serve
 from pyswarm.proto.errors import NotFound
@@ -50,6 +54,7 @@ class DirectoryImages:
 
 
 if __name__ == "__main__":
+    kill_at_step.install()
     paths = NodePaths(Path(sys.argv[1]))
     configure(component="runtime", level="info")
     asyncio.run(serve(paths, read_config(paths.config_file), lambda: DirectoryImages(Path(sys.argv[2]))))
