@@ -15,6 +15,7 @@ packages=(
   procps
   python3-venv
   strace              # the test that watches a member sync before it answers
+  user-mode-linux     # the tests' kernel with cgroup v2
   util-linux          # nsenter, unshare
 )
 if [ $# -gt 0 ]; then packages=("$@"); fi

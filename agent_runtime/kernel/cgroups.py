@@ -8,6 +8,8 @@ import errno
 import os
 import select
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,8 +123,8 @@ class Cgroups:
         for folder in self._folders(name):
             try:
                 found.update(int(line) for line in (folder / "cgroup.procs").read_text().split())
-            except (FileNotFoundError, OSError) as error:
-                if not isinstance(error, FileNotFoundError) and error.errno != errno.ENODEV:
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENODEV):
                     raise
         return found - {0}
 
@@ -145,7 +147,8 @@ class Cgroups:
         """SIGKILL every process in the container's cgroup."""
         if self.layout.unified:
             try:
-                (self.layout.unified / self.parent / name / "cgroup.kill").write_text("1")
+                with _removed_is_not_found():
+                    (self.layout.unified / self.parent / name / "cgroup.kill").write_text("1")
             except FileNotFoundError:
                 pass  # Linux before 5.14: one by one, below
         for pid in self.processes(name):
@@ -155,11 +158,15 @@ class Cgroups:
                 continue
 
     def freeze(self, name: str, *, frozen: bool) -> None:
-        """Stop or resume every process of the container; returns when all have. Raises OSError, TimeoutError."""
-        if self.layout.unified:
-            _freeze_v2(self.layout.unified / self.parent / name, frozen=frozen)
-        else:
-            _freeze_v1(self.layout.v1["freezer"] / self.parent / name, frozen=frozen)
+        """Stop or resume every process of the container; returns when all have.
+
+        Raises FileNotFoundError when the cgroup is gone, OSError, TimeoutError.
+        """
+        with _removed_is_not_found():
+            if self.layout.unified:
+                _freeze_v2(self.layout.unified / self.parent / name, frozen=frozen)
+            else:
+                _freeze_v1(self.layout.v1["freezer"] / self.parent / name, frozen=frozen)
 
     def is_frozen(self, name: str) -> bool:
         """Return whether the container was told to stand still; one that is gone was not."""
@@ -186,6 +193,17 @@ class Cgroups:
             with os.scandir(top / self.parent) as entries:
                 found.update(entry.name for entry in entries if entry.is_dir())
         return found
+
+
+@contextmanager
+def _removed_is_not_found() -> Iterator[None]:
+    """A file opened a moment before its cgroup was removed answers ENODEV: to callers that is the same."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise FileNotFoundError(errno.ENOENT, "the cgroup was removed") from error
+        raise
 
 
 def _remove_folder(folder: Path) -> None:
