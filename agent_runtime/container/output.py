@@ -5,7 +5,9 @@ killed by SIGPIPE nor stopped for good, since whoever comes next opens them agai
 """
 
 import asyncio
+import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pyswarm.agent_runtime.container.log_file import ContainerLog
@@ -15,7 +17,9 @@ from pyswarm.proto.log import get_logger
 log = get_logger(__name__)
 
 STREAMS = ("stdout", "stderr")
-_READ_BYTES = 64 * 1024
+_READ_BYTES = 256 * 1024
+"""Of a pipe at once, and what one holds: a container that writes faster than we read then waits less often."""
+_F_SETPIPE_SZ = 1031
 
 
 class OutputPump:
@@ -30,6 +34,8 @@ class OutputPump:
         for stream in STREAMS:
             # Both ways, so that our own descriptor never sees an end while nobody has the other side open.
             descriptor = os.open(directory / stream, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            with suppress(PermissionError):  # the machine's limit on pipes is reached: the usual size will do
+                fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _READ_BYTES)
             self._open[descriptor] = stream
             self._loop.add_reader(descriptor, self._read, descriptor)
 

@@ -29,6 +29,7 @@ from lib import oci_peers
 from lib.busybox import make_rootfs
 from lib.oci_bundle import CPUS, MEMORY_BYTES, PIDS
 from lib.runtime_host import RuntimeHost, runtime_host
+from lib.runtime_streams import executions, log_mb_per_s
 
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2 as types
@@ -274,6 +275,14 @@ async def bench(effort: Effort, folder: Path) -> dict[str, float]:
         for key in started:
             print(started.row(key, ("crun", "runc")), flush=True)
         figures["start_vs_runc"] = started.median("pyswarm") / started.median("runc")
+
+        executed = Times(await executions(ours.host, command_lines, effort.starts))
+        print("\ntrue executed in a running container")
+        for key in executed:
+            print(executed.row(key, ("crun", "runc")), flush=True)
+        figures["exec_vs_crun"] = executed.median("pyswarm") / executed.median("crun")
+        figures["log_mb_per_s"] = await log_mb_per_s(ours.host, folder)
+        print(f"\nlines of a container into its log: {figures['log_mb_per_s']:.0f} MB/s", flush=True)
 
         crowded, memory = await in_a_crowd(ours, effort)
         print("\ncreate and start while others run")

@@ -24,6 +24,7 @@ from pyswarm.agent_runtime.kernel import numbers as n
 
 PACKAGES = ("crun", "runc", "podman", "docker.io")
 TRUE = ("/bin/true",)
+SLEEP = ("/bin/sleep", "3600")
 _CONFINED = "grep -Eq 'CapEff:.00000000(a80425fb|800405fb)' $0 && grep -q 'Seccomp:.2' $0"
 CONFINED = ("/bin/sh", "-c", _CONFINED, "/proc/self/status")
 """Succeeds with a seccomp filter and docker's capabilities, or podman's: a race is fair when all carry the same."""
@@ -115,11 +116,15 @@ class CommandLine:
     def run(self, container: str, args: tuple[str, ...] = TRUE) -> None:
         execute([*self._command, "run", "--bundle", self._bundle(container, args), container])
 
-    def create(self, container: str) -> None:
-        execute([*self._command, "create", "--bundle", self._bundle(container, TRUE), container])
+    def create(self, container: str, args: tuple[str, ...] = TRUE) -> None:
+        execute([*self._command, "create", "--bundle", self._bundle(container, args), container])
 
     def start(self, container: str) -> None:
         execute([*self._command, "start", container])
+
+    def execute(self, container: str) -> None:
+        """Run `true` in a running container."""
+        execute([*self._command, "exec", container, *TRUE])
 
     def delete(self, container: str) -> None:
         execute([*self._command, "delete", "--force", container])

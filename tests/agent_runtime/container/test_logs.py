@@ -31,6 +31,26 @@ def test_whatever_is_written_in_whatever_pieces_is_read_again(pieces: list[bytes
     assert [line.data for line in lines_of(blocks)] == expected
 
 
+def line_by_line(data: bytes, head: bytes) -> bytes:
+    """Encode as slowly and plainly as can be."""
+    *whole, rest = data.split(b"\n")
+    out = b""
+    for line, tag in [*((line, b"F ") for line in whole), *([(rest, b"P ")] if rest else [])]:
+        while len(line) > LONGEST_LINE_BYTES:
+            out += head + b"P " + line[:LONGEST_LINE_BYTES] + b"\n"
+            line = line[LONGEST_LINE_BYTES:]
+        out += head + tag + line + b"\n"
+    return out
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 1, 90, LONGEST_LINE_BYTES, LONGEST_LINE_BYTES + 1, 40_000]), st.booleans()))
+)
+def test_lines_of_any_length_are_encoded_as_one_by_one(lines: list[tuple[int, bool]]) -> None:
+    data = b"".join(b"x" * length + b"\n" * ends for length, ends in lines)
+    assert encode(data, "stdout", 0.0) == line_by_line(data, b"1970-01-01T00:00:00.000000Z stdout ")
+
+
 def test_a_line_keeps_its_time_and_stream() -> None:
     (line,) = lines_of(encode(b"hello\n", "stderr", 1700000000.123456))
     assert (line.stream, line.data) == ("stderr", b"hello")
