@@ -60,9 +60,7 @@ WAIT_LABEL = "wait for the start"
 def leave_our_keys(w: Writer) -> None:
     """Begin a keyring of one's own: the session's, inherited, may hold keys of the machine."""
     without_keyrings = tuple((number, 0) for number in (errno.ENOSYS, errno.EPERM, errno.EDQUOT))
-    w.call(
-        "keyctl", n.KEYCTL_JOIN_SESSION_KEYRING, 0, label="begin a session keyring", tolerated=without_keyrings
-    )
+    w.call("keyctl", n.KEYCTL_JOIN_SESSION_KEYRING, 0, label="begin a session keyring", tolerated=without_keyrings)
 
 
 def become(
