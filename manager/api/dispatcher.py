@@ -14,6 +14,7 @@ from pyswarm.manager.dispatcher.reports import Report, fold
 from pyswarm.manager.leader.liveness import NodeWatch
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Overrun, Store
+from pyswarm.manager.store.transition import Event
 from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.clock import Clock
 from pyswarm.proto.codec.messages import from_message, to_message
@@ -42,6 +43,12 @@ class DispatcherEdge:
         self._reported = asyncio.Event()
         self._by_node: dict[str, set[asyncio.Event]] = {}
         self._about_nodes: set[asyncio.Event] = set()
+        self._managers = _managers(store.view)
+
+    @property
+    def managers(self) -> tuple[pb.ManagerAddress, ...]:
+        """The managers' addresses: gathered when they change, because every session tells them."""
+        return self._managers
 
     async def run(self) -> None:
         """Run until cancelled; ends every session then."""
@@ -60,7 +67,8 @@ class DispatcherEdge:
 
     async def _route(self) -> None:
         while True:
-            _, commits = self.store.view_and_watch(("task", "node"))
+            seen, commits = self.store.view_and_watch(("task", "node"))
+            self._managers = _managers(seen)
             self._wake_all()
             with commits:
                 try:
@@ -68,7 +76,8 @@ class DispatcherEdge:
                         for event in commit.events:
                             if isinstance(event.object, Task):
                                 self._wake(event.object.node_id)
-                            elif isinstance(event.object, Node) and _concerns_all(event.old, event.object):
+                            elif isinstance(event.object, Node) and _concerns_all(event):
+                                self._managers = _managers(commit.snapshot)
                                 for woken in self._about_nodes:
                                     woken.set()
                 except Overrun:
@@ -135,9 +144,19 @@ class DispatcherEdge:
                     done.set_exception(failure)
 
 
-def _concerns_all(old: object, new: Node) -> bool:
+def _managers(seen: Snapshot) -> tuple[pb.ManagerAddress, ...]:
+    return tuple(
+        pb.ManagerAddress(node_id=node.id, addr=node.manager_status.addr)
+        for node in seen.nodes()
+        if node.manager_status is not None
+    )
+
+
+def _concerns_all(event: Event) -> bool:
     """Whether a change of a node changes what sessions say: the managers' addresses, somebody's role."""
-    if not isinstance(old, Node):
+    old, new = event.old, event.object
+    assert isinstance(new, Node)
+    if not isinstance(old, Node) or event.action == "delete":
         return new.manager_status is not None
     return (old.manager_status, old.role, old.spec.role) != (new.manager_status, new.role, new.spec.role)
 
@@ -164,7 +183,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
         told: pb.SessionMessage | None = None
         try:
             while not ended.is_set():
-                message = _session_message(edge.store.view, node_id, session_id, edge.nodes.period_seconds)
+                message = _session_message(edge, node_id, session_id)
                 if message != told:
                     yield message
                     told = message
@@ -225,17 +244,13 @@ async def _either(one: asyncio.Event, other: asyncio.Event) -> None:
             wait.cancel()
 
 
-def _session_message(seen: Snapshot, node_id: str, session_id: str, period_seconds: float) -> pb.SessionMessage:
+def _session_message(edge: DispatcherEdge, node_id: str, session_id: str) -> pb.SessionMessage:
+    seen = edge.store.view
     node = seen.node(node_id)
-    managers = [
-        pb.ManagerAddress(node_id=n.id, addr=n.manager_status.addr)
-        for n in seen.nodes()
-        if n.manager_status is not None
-    ]
     return pb.SessionMessage(
         session_id=session_id,
-        managers=managers,
-        heartbeat_period_seconds=period_seconds,
+        managers=edge.managers,
+        heartbeat_period_seconds=edge.nodes.period_seconds,
         desired_role=int(node.role) if node is not None else 0,  # type: ignore[arg-type]
         root_ca_pem=seen.cluster.root_ca.certificate_pem if seen.cluster is not None else "",
     )

@@ -12,6 +12,7 @@ The grace adapts. A node whose heartbeats have been coming late is given as much
 `NEW_LEADER_SECONDS` longer to come back.
 """
 
+import heapq
 from dataclasses import dataclass
 
 BLIP_SECONDS = 3.0
@@ -43,6 +44,8 @@ class _Heard:
     """What the node was told last."""
     lateness: float = 0.0
     deviation: float = 0.0
+    queued: float = 0.0
+    """When it is looked at next: never later than its deadline."""
 
 
 class Liveness:
@@ -53,6 +56,8 @@ class Liveness:
             raise ValueError("a heartbeat period is positive")
         self._period_seconds = period_seconds
         self._heard: dict[str, _Heard] = {}
+        # One true entry for each node; what it says may be too early, so a heartbeat need not touch it.
+        self._queue: list[tuple[float, str]] = []
 
     @property
     def period_seconds(self) -> float:
@@ -61,11 +66,14 @@ class Liveness:
 
     def expect(self, node_id: str, *, now: float) -> None:
         """A new leader has not heard of this node yet: give it time, as nodes UNKNOWN to it (swarm mistake 46)."""
-        self._heard.setdefault(node_id, _Heard("", now + NEW_LEADER_SECONDS, self.period_seconds))
+        if node_id not in self._heard:
+            self._heard[node_id] = _Heard("", now + NEW_LEADER_SECONDS, self.period_seconds)
+            self._look_at(node_id)
 
     def register(self, node_id: str, session_id: str, *, now: float) -> None:
         """A node opened a session; the one it had is void (swarm mistake 47)."""
         self._heard[node_id] = _Heard(session_id, now, self.period_seconds)
+        self._look_at(node_id)
 
     def beat(self, node_id: str, session_id: str, *, now: float) -> bool:
         """Count a heartbeat; return False when the session is not the node's present one."""
@@ -76,6 +84,8 @@ class Liveness:
         heard.deviation += LATENESS_WEIGHT * (abs(late - heard.lateness) - heard.deviation)
         heard.lateness += LATENESS_WEIGHT * (late - heard.lateness)
         heard.at, heard.period = now, self.period_seconds
+        if self._deadline(heard) < heard.queued:
+            self._look_at(node_id)
         return True
 
     def is_current(self, node_id: str, session_id: str) -> bool:
@@ -87,16 +97,33 @@ class Liveness:
 
     def expired(self, *, now: float) -> list[str]:
         """Return the nodes whose silence has lasted too long, and forget them. Sorted."""
-        found = sorted(node_id for node_id in self._heard if self._deadline(node_id) <= now)
-        for node_id in found:
+        found = []
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            _, node_id = heapq.heappop(self._queue)
             del self._heard[node_id]
-        return found
+            found.append(node_id)
+        return sorted(found)
 
     def next_deadline(self) -> float | None:
         """Return the earliest moment at which a node may expire."""
-        return min((self._deadline(node_id) for node_id in self._heard), default=None)
+        while self._queue:
+            moment, node_id = self._queue[0]
+            heard = self._heard.get(node_id)
+            if heard is None or heard.queued != moment:
+                heapq.heappop(self._queue)
+            elif (deadline := self._deadline(heard)) > moment:
+                heard.queued = deadline
+                heapq.heapreplace(self._queue, (deadline, node_id))
+            else:
+                return deadline
+        return None
 
-    def _deadline(self, node_id: str) -> float:
+    def _look_at(self, node_id: str) -> None:
         heard = self._heard[node_id]
+        heard.queued = self._deadline(heard)
+        heapq.heappush(self._queue, (heard.queued, node_id))
+
+    @staticmethod
+    def _deadline(heard: _Heard) -> float:
         late = heard.lateness + LATENESS_MARGIN * heard.deviation
         return heard.at + grace_seconds(heard.period) + min(late, LATENESS_SECONDS_MAX)

@@ -109,3 +109,34 @@ def test_a_node_that_said_goodbye_is_not_missed():
     table.forget("n1")
     assert table.expired(now=100.0) == []
     assert table.next_deadline() is None
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["register", "beat", "forget", "expect", "look"]),
+            st.sampled_from(["n1", "n2", "n3"]),
+            st.floats(0.0, 3.0),
+        ),
+        max_size=60,
+    )
+)
+def test_whatever_happened_a_node_expires_exactly_at_its_own_deadline(steps: list[tuple[str, str, float]]):
+    table = Liveness(0.5)
+    now = 0.0
+    for action, node_id, seconds in steps:
+        now += seconds
+        if action == "register":
+            table.register(node_id, "s", now=now)
+        elif action == "beat":
+            table.beat(node_id, "s", now=now)
+        elif action == "forget":
+            table.forget(node_id)
+        elif action == "expect":
+            table.expect(node_id, now=now)
+        else:
+            # Each node judged by itself, without the queue that spares looking at all of them.
+            late = sorted(id for id, heard in table._heard.items() if table._deadline(heard) <= now)
+            assert table.expired(now=now) == late
+        earliest = min((table._deadline(heard) for heard in table._heard.values()), default=None)
+        assert table.next_deadline() == earliest
