@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 
+from google.protobuf.descriptor_pb2 import MethodOptions
 from msgspec import Struct
 
 from pyswarm.proto.model.states import Role
@@ -26,6 +27,8 @@ class Rule(Struct, frozen=True):
     anonymous: bool = False
     local: bool = False
     leader_only: bool = False
+    only_looks: bool = False
+    """Whether the method changes nothing: a call that was cut off then had no effect, whatever became of it."""
 
     def admits(self, caller: Caller | None) -> bool:
         """Whether this caller may call; None is a caller without an identity."""
@@ -56,6 +59,7 @@ def rules() -> Mapping[str, Rule]:
                         anonymous=access.anonymous,
                         local=access.local,
                         leader_only=options.Extensions[options_pb2.leader_only],
+                        only_looks=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
                     )
     return found
 

@@ -16,7 +16,7 @@ from pyswarm.proto.rpc.identity import CALLER_KEY, FORWARDED_KEY, current_caller
 
 log = get_logger(__name__)
 
-LOOK = "If the call was to change something, that may have been done: look before you repeat it."
+LOOK = "What it was to change may have been changed: look before you repeat it."
 
 LAST_WORD_SECONDS = 1.0
 """How long a manager that is no longer known to lead may take to answer what was handed on to it. One that lives and
@@ -182,12 +182,12 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         except Unreachable as error:
             # The next call opens a fresh channel: with the certificate of today, and at once.
             await self._drop(route)
-            raise _cut_off(error) from error
+            raise _cut_off(method, _fell_silent(address) if call in route.given_up else error) from error
         except asyncio.CancelledError as error:
             if call not in route.given_up:
                 raise  # the caller has gone
             await self._drop(route)
-            raise _cut_off(Unreachable(f"{address} fell silent, and does not lead any more")) from error
+            raise _cut_off(method, _fell_silent(address)) from error
         except PermissionDenied as error:
             # The leader sees this manager as its peer: only here is it known who really called.
             log.warning("call refused", method=method, peer=caller.peer, by=address, reason=error.message)
@@ -208,11 +208,15 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         await route.retire()
 
 
-def _cut_off(error: Unreachable) -> Unavailable:
+def _fell_silent(address: str) -> Unreachable:
+    return Unreachable(f"{address} fell silent, and does not lead any more")
+
+
+def _cut_off(method: str, error: Unreachable) -> Unavailable:
     """What the caller must know: not its own manager is the trouble, but the way from there to the leader.
 
-    And whether the leader may have done what was asked: only a call that was never sent certainly had no effect.
+    And whether the leader may have done what was asked: not if the call was never sent, nor if it only looks.
     """
-    if error.was_sent:
+    if error.was_sent and not rule_of(method).only_looks:
         return OutcomeUnknown(f"the leader did not answer: {error.message}", remedy=f"{NoLeader.remedy}\n{LOOK}")
     return Unavailable(f"this manager cannot reach the leader: {error.message}", remedy=NoLeader.remedy)

@@ -156,6 +156,11 @@ async def info(channel: grpc.aio.Channel, **how: Any) -> str:
     return str((await control_pb2_grpc.ControlStub(channel).GetInfo(control_pb2.GetInfoRequest(), **how)).node_id)
 
 
+async def nodes(channel: grpc.aio.Channel, **how: Any) -> None:
+    """A unary call for managers that only the leader answers, and that changes nothing."""
+    await control_pb2_grpc.ControlStub(channel).ListNodes(control_pb2.ListNodesRequest(), **how)
+
+
 async def listen(channel: grpc.aio.Channel, **how: Any) -> list[str]:
     """A call with a streamed response, read to its end."""
     request = logs_pb2.ListenSubscriptionsRequest()

@@ -197,7 +197,9 @@ def impossible_service(name: str, value: str, *, replicas: int) -> types_pb2.Ser
         labels={LABEL: value},
         task_template=types_pb2.TaskSpec(
             container_spec=types_pb2.ContainerSpec(image="registry:5000/none:1"),
-            placement=types_pb2.Placement(constraints=["node.labels.nowhere==1"]),
+            placement=types_pb2.Placement(
+                constraints=["node.labels.nowhere==1"], strategy=types_pb2.PlacementStrategy.SPREAD
+            ),
         ),
         mode=types_pb2.ServiceMode(replicated=types_pb2.ReplicatedMode(replicas=replicas)),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from lib.cluster_ca import ClusterCA
-from lib.doors import Greeter, connect, info, listen, publish, raw, relay, renew, serving
+from lib.doors import Greeter, connect, info, listen, nodes, publish, raw, relay, renew, serving
 
 from pyswarm.proto.errors import AlreadyExists, HandedOnAstray, NoLeader, OutcomeUnknown, PermissionDenied, Unavailable
 from pyswarm.proto.model.states import Role
@@ -232,7 +232,7 @@ async def test_a_call_that_the_leader_may_have_served_has_an_unknown_outcome(wor
             assert not isinstance(refused.value, OutcomeUnknown)
 
 
-@pytest.mark.parametrize("call", [renew, listen], ids=["one answer", "a stream"])
+@pytest.mark.parametrize("call", [renew, listen], ids=["a change", "a stream that only looks"])
 async def test_a_leader_that_falls_silent_is_waited_for_no_longer_than_it_is_taken_for_the_leader(
     world: World, monkeypatch: pytest.MonkeyPatch, call: Any
 ):
@@ -243,11 +243,27 @@ async def test_a_leader_that_falls_silent_is_waited_for_no_longer_than_it_is_tak
         under_way = asyncio.ensure_future(call(channel))
         await silent.entered.wait()
         world.lead(None)
-        with pytest.raises(OutcomeUnknown, match="the leader did not answer") as failed:
+        with pytest.raises(Unavailable, match="fell silent, and does not lead any more") as failed:
             await under_way
+        assert isinstance(failed.value, OutcomeUnknown) == (call is renew)
         assert "majority" in failed.value.remedy
         # What it has been sent is of no use any more, and it is told so.
         await silent.left.wait()
+
+
+async def test_a_call_that_only_looks_has_no_outcome_that_could_be_unknown(world: World):
+    leader = world["m1"].greeter
+    leader.hold = asyncio.Event()
+    async with relay(world["m1"].address) as way:
+        world["m2"].leader = way.address
+        async with connect(world["m2"].address, world["m3"].certificates) as channel:
+            under_way = asyncio.ensure_future(nodes(channel))
+            await leader.entered.wait()
+            way.cut()
+            with pytest.raises(Unavailable, match="this manager cannot reach the leader") as failed:
+                await under_way
+            assert not isinstance(failed.value, OutcomeUnknown)
+            assert "majority" in failed.value.remedy
 
 
 async def test_the_callers_deadline_goes_with_the_call(world: World):
