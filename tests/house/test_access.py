@@ -10,7 +10,6 @@ from lib.source import ROOT
 
 from pyswarm.proto.v1 import options_pb2
 
-
 VERBS_THAT_LOOK = {"Get", "List", "Listen", "Watch", "Subscribe", "Explain", "Plan", "Backup", "Ping", "Report"}
 
 
