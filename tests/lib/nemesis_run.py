@@ -35,7 +35,7 @@ from lib.nemesis_history import History
 from lib.nemesis_host import NemesisHost
 
 from pyswarm.deploy.lab.lab import Lab
-from pyswarm.proto.errors import AlreadyExists, NotFound, SwarmError, Unavailable
+from pyswarm.proto.errors import AlreadyExists, NotFound, NotLeader, SwarmError, Unavailable
 from pyswarm.proto.rpc.client import open_unix_channel
 from pyswarm.proto.v1 import control_pb2 as pb
 from pyswarm.proto.v1 import control_pb2_grpc, types_pb2
@@ -281,7 +281,7 @@ class _Run:
         while True:
             try:
                 return await ask()
-            except Unavailable as error:
+            except (Unavailable, NotLeader) as error:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"not within {RECOVERY_SECONDS:g} s of the last fault: {error}") from error
                 await asyncio.sleep(0.05)
