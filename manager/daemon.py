@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import grpc.aio
 import msgspec
 
+from pyswarm.manager.agreement import Agreement
 from pyswarm.manager.api.ca import BootstrapServicer, CAServicer
 from pyswarm.manager.api.control import ControlServicer
 from pyswarm.manager.api.dispatcher import DispatcherEdge, DispatcherServicer
@@ -22,11 +23,13 @@ from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.settings import RaftSettings
 from pyswarm.manager.sealing.keys import open_sealer
 from pyswarm.manager.store.changes import Create, Plan, Update
+from pyswarm.manager.store.checkpoints import Checkpoint
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Store
 from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.backoff import Backoff
 from pyswarm.proto.clock import SYSTEM_CLOCK
+from pyswarm.proto.codec.messages import from_message
 from pyswarm.proto.entropy import SYSTEM_ENTROPY
 from pyswarm.proto.errors import SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
@@ -74,6 +77,13 @@ class ManagerDaemon:
                     group.create_task(forwarder.follow(self._leaders()), name="follow-leadership")
                 group.create_task(self._lead_when_elected(engine, writer), name="leadership")
                 group.create_task(self._report_membership(), name="report-membership")
+                agreement = Agreement(
+                    own_node_id=self._config.node_id,
+                    members=engine.members,
+                    store=self._store,
+                    ask=self._ask_checkpoints,
+                )
+                group.create_task(agreement.run(), name="compare-states")
         finally:
             await engine.close()
 
@@ -254,6 +264,12 @@ class ManagerDaemon:
             stub = raft_pb2_grpc.RaftOperationsStub(channel)
             report: raft_pb2.RaftMemberReport = await stub.Report(raft_pb2.RaftReportRequest(), timeout=5)
             return report
+
+    async def _ask_checkpoints(self, address: str) -> list[Checkpoint]:
+        async with self._open_api(address) as channel:
+            stub = raft_pb2_grpc.RaftOperationsStub(channel)
+            answer: raft_pb2.RaftCheckpoints = await stub.ListCheckpoints(raft_pb2.RaftCheckpointsRequest(), timeout=5)
+            return [from_message(c, Checkpoint) for c in answer.checkpoints]
 
     # -- leading
 

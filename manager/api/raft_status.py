@@ -48,6 +48,10 @@ class RaftOperationsServicer(raft_pb2_grpc.RaftOperationsServicer):
     async def Report(self, request: pb.RaftReportRequest, context: Any) -> pb.RaftMemberReport:
         return to_message(await self._own_report(), pb.RaftMemberReport)
 
+    async def ListCheckpoints(self, request: pb.RaftCheckpointsRequest, context: Any) -> pb.RaftCheckpoints:
+        kept = self._store.checkpoints()
+        return pb.RaftCheckpoints(checkpoints=[to_message(c, pb.RaftCheckpoint) for c in kept])
+
     async def GetStatus(self, request: pb.RaftStatusRequest, context: Any) -> pb.RaftStatusResponse:
         own = self._report().member
         members = self._members()

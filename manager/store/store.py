@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from pyswarm.manager.store.apply import EMPTY, Invalid, Outcome, State, apply_entry, encode_outcome, state_digest
 from pyswarm.manager.store.changes import Kind
+from pyswarm.manager.store.checkpoints import Checkpoint, Checkpoints
 from pyswarm.manager.store.fanout import KINDS, Fanout, Selector, select
 from pyswarm.manager.store.history import HISTORY_EVENTS, History
 from pyswarm.manager.store.pieces import read_pieces, write_pieces
@@ -33,6 +34,7 @@ class Store:
         self._fanout = Fanout()
         self._history_events = history_events
         self._history = History(events_max=history_events)
+        self._checkpoints = Checkpoints()
 
     @property
     def view(self) -> Snapshot:
@@ -108,13 +110,21 @@ class Store:
         """Return a fingerprint of the state: two managers at one version must agree. Cheap at any size."""
         return state_digest(self._state)
 
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """Return the digests of the state at the latest checkpoints, oldest first."""
+        with self._lock:
+            return tuple(self._checkpoints)
+
     # -- what consensus calls
 
     def apply(self, index: int, payload: bytes) -> bytes:
         """Apply one committed entry and return its encoded outcome; never raises."""
         with self._lock:
+            before = self._state.view.version
             state, outcome, events = apply_entry(self._state, index, payload)
             self._state = state
+            if self._checkpoints.is_due(before, index):
+                self._checkpoints.add(Checkpoint(index, state_digest(state)))
             if events:
                 commit = Commit(index, events, state.view)
                 self._history.append(commit)
@@ -142,6 +152,7 @@ class Store:
         with self._lock:
             self._state = state
             self._history = History(state.view.version, events_max=self._history_events)
+            self._checkpoints.clear()
             self._fanout.fail_all(Restored(f"the store was restored from a snapshot at version {state.view.version}"))
 
     def _forget(self, subscription: Subscription) -> None:
