@@ -19,6 +19,10 @@ Entry = tuple[bytes, int, int]
 """Command, index, term."""
 
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+"""All that decoding bytes of unknown origin raises: text that is no UTF-8 is a plain ValueError."""
+
+
 class BadMessage(InvalidArgument):
     """A peer sent what no version of ours sends; its connection is closed."""
 
@@ -155,7 +159,7 @@ def decode(data: bytes | memoryview) -> Hello | Message:
     """Raises BadMessage."""
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except UNREADABLE as error:
         raise BadMessage(f"a message between managers cannot be read: {error}") from error
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from pyswarm.manager.raft.codec import BadMessage
+from pyswarm.manager.raft.codec import UNREADABLE, BadMessage
 from pyswarm.manager.raft.port import Member
 
 REGULAR = 0
@@ -41,7 +41,7 @@ def decode_batch(body: bytes) -> tuple[bytes, ...]:
     """Raises BadMessage."""
     try:
         return _batch_decoder.decode(memoryview(body)[len(_REGULAR_MARK) :])
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except UNREADABLE as error:
         raise BadMessage(f"an entry of the log cannot be read: {error}") from error
 
 
@@ -58,7 +58,7 @@ def decode_change(body: bytes) -> MemberChange:
     """Raises BadMessage."""
     try:
         return _change_decoder.decode(body)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except UNREADABLE as error:
         raise BadMessage(f"a membership change in the log cannot be read: {error}") from error
 
 

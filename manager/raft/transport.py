@@ -211,11 +211,11 @@ class TlsTransport:
         """Keep a link to one peer: dial, wait until it is lost, dial again."""
         loop = asyncio.get_running_loop()
         member = peer.member
-        host, _, port = member.raft_addr.rpartition(":")
         attempt = 0
         told = ""
         while True:
             try:
+                host, _, port = member.raft_addr.rpartition(":")
                 async with asyncio.timeout(CONNECT_SECONDS):
                     _, context = self._tls()
                     transport, outgoing = await loop.create_connection(
@@ -234,8 +234,9 @@ class TlsTransport:
                     peer.unlinked()
                     if not peer.is_stopped:
                         transport.abort()
-            except (OSError, SwarmError) as error:
-                # TimeoutError and ssl.SSLError are OSError. Said once, not at every attempt.
+            except (OSError, SwarmError, ValueError, OverflowError) as error:
+                # TimeoutError and ssl.SSLError are OSError; what another member gave as its address may be none.
+                # Said once, not at every attempt.
                 if _reason(error) != told:
                     told = _reason(error)
                     log.warning("manager not reached", node=member.node_id, addr=member.raft_addr, reason=told)
