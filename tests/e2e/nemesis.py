@@ -46,14 +46,15 @@ def main() -> None:
             kinds=frozenset(filter(None, arguments.kinds.split(","))),
         )
         with tempfile.TemporaryDirectory(prefix="nemesis-") as directory:
-            report = run_nemesis(options, Path(directory), say=print if arguments.verbose else lambda _: None)
+            try:
+                report = run_nemesis(options, Path(directory), say=print if arguments.verbose else lambda _: None)
+            except BaseException:
+                _keep(Path(directory), arguments.save, options)
+                raise
             print(report, flush=True)
             if report.violation is not None or report.unexpected:
-                arguments.save.mkdir(parents=True, exist_ok=True)
-                for file in Path(directory).glob("history-*"):
-                    (arguments.save / file.name).write_text(file.read_text())
+                _keep(Path(directory), arguments.save, options)
                 print(*report.unexpected, report.violation, sep="\n")
-                print(f"saved in {arguments.save}; again: {_again(options)}")
                 sys.exit(1)
         brought += report.brought
         totals += Counter(report.ends)
@@ -63,6 +64,14 @@ def main() -> None:
         totals["acknowledged_writes"] += report.acknowledged_writes
         recovery = max(recovery, report.recovery_seconds)
     print(json.dumps({**totals, "slowest_recovery_s": round(recovery, 2), "faults": dict(sorted(brought.items()))}))
+
+
+def _keep(directory: Path, save: Path, options: NemesisOptions) -> None:
+    """Save the history and the managers' logs of a run that failed, and say how to repeat its plan."""
+    save.mkdir(parents=True, exist_ok=True)
+    for file in (*directory.glob("history-*"), *directory.glob("manager-*.log")):
+        (save / file.name).write_text(file.read_text())
+    print(f"saved in {save}; again: {_again(options)}", flush=True)
 
 
 def _again(options: NemesisOptions) -> str:

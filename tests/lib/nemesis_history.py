@@ -59,6 +59,7 @@ class History:
     operations: list[Operation] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
     unexpected: list[str] = field(default_factory=list)
+    last_failure: str = ""
     refused: list[str] = field(default_factory=list)
     """Writes that were promised to have had no effect, with the promise: who broke it is found here."""
 
@@ -68,6 +69,7 @@ class History:
 
     def failed(self, client: int, key: str, call: Call, start: float, error: SwarmError) -> End:
         end = end_of(error)
+        self.last_failure = error.message
         if end is End.NOT_MET and isinstance(call, Read):
             end = End.UNEXPECTED  # every object that is read without a name exists throughout
         self.ends[f"{_name(call)} {end.value}"] += 1

@@ -105,6 +105,13 @@ def nemesis_lab(options: NemesisOptions, directory: Path) -> Iterator[list[Nemes
             host.mount_disk()
         lab.form_cluster()
         yield hosts
+    except BaseException:
+        # The lab takes its hosts' disks with it: what the managers said of a run that failed would be lost.
+        for host in hosts:
+            log = host.host.state / "var/log/pyswarm/pyswarm-manager.log"
+            if log.exists():
+                (directory / f"manager-{options.seed}-{host.name}.log").write_bytes(log.read_bytes())
+        raise
     finally:
         lab.down()
 
@@ -204,7 +211,7 @@ class _Run:
 
     async def _final_read(self, register: Register, control: control_pb2_grpc.ControlStub) -> None:
         if await self._clients[0].read(register, control) is None:
-            raise Unavailable("the read failed")
+            raise Unavailable(f"{register.key} could not be read: {self.history.last_failure}")
 
     # -- registers
 
