@@ -161,6 +161,38 @@ async def test_a_renewed_certificate_is_taken_up_by_the_next_connection(tmp_path
         await leader.engine.propose(b"under new certificates")
 
 
+async def test_certificates_are_renewed_while_writes_go_on_and_none_is_lost(tmp_path: Path) -> None:
+    async with raft_lab(tmp_path, 3) as lab:
+        leader = await lab.leader()
+        acknowledged: list[bytes] = []
+        is_renewed = False
+
+        async def write() -> None:
+            while not is_renewed:
+                payload = b"%d" % len(acknowledged)
+                await leader.engine.propose(payload)
+                acknowledged.append(payload)
+
+        writing = asyncio.ensure_future(write())
+        for renewed in lab.members:
+            lab.certificates.issue(renewed.certificates, renewed.member.node_id)
+            before = len(acknowledged)
+            # Every link to and from it is made anew, with the new certificate at one end or at both.
+            for incoming in list(renewed.engine._transport._accepted):
+                incoming.abort()
+            for peer in renewed.engine._transport._peers.values():
+                if peer._transport is not None:
+                    peer._transport.abort()
+            await eventually(lambda: len(acknowledged) > before + 20)  # noqa: B023 - awaited before the next round
+            for member in lab.members:
+                await eventually(lambda m=member: len(m.engine._guard.linked()) == 2)  # type: ignore[misc]
+        is_renewed = True
+        await writing
+        for member in lab.members:
+            await eventually(lambda m=member: m.ledger.entries == leader.ledger.entries)  # type: ignore[misc]
+        assert [e for e in leader.ledger.entries if e in set(acknowledged)] == acknowledged
+
+
 async def test_a_taken_port_is_said_with_a_remedy(lab: RaftLab) -> None:
     (running,) = lab.members
     second = LabMember(lab, "2")
