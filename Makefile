@@ -92,6 +92,11 @@ bench-consensus: build
 bench-failover: build
 	@$(PY) tests/bench/failover.py $(OPTIONS)
 
+# Docker Swarm beside ours: installs Debian's docker.io.
+.PHONY: bench-convergence
+bench-convergence: build
+	@$(PY) tests/bench/convergence.py $(OPTIONS)
+
 .PHONY: bench-store
 bench-store: build
 	@$(PY) tests/bench/store_scale.py $(OPTIONS)
