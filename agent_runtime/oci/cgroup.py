@@ -174,14 +174,17 @@ class ContainerCgroup:
         self._remove_own_parent()
 
     def _remove_own_parent(self) -> None:
-        if self.cgroups.parent != OWN_PARENT:
+        """Remove what lies between a relative path and the top, once nobody else is in it."""
+        parents = PurePosixPath(self.path).parents
+        if OWN_PARENT not in map(str, parents):
             return
         for top in self.cgroups.layout.hierarchies:
-            try:
-                os.rmdir(top / OWN_PARENT)
-            except OSError as error:  # in use by another container, or gone with one
-                if error.errno not in (errno.EBUSY, errno.ENOTEMPTY, errno.ENOENT):
-                    raise
+            for parent in parents[:-1]:
+                try:
+                    os.rmdir(top / parent)
+                except OSError as error:  # in use by another container, or gone with one
+                    if error.errno not in (errno.EBUSY, errno.ENOTEMPTY, errno.ENOENT):
+                        raise
 
 
 def _hand_down(folder: Path) -> None:

@@ -26,6 +26,8 @@ def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         finally:
             running.close()
             oci_peers.remove_cgroups(_PARENT)
+    # podman names its cgroups by relative paths.
+    assert list(Path("/sys/fs/cgroup").glob(f"*/pyswarm-oci/{_PARENT}")) == []
 
 
 def run(driver: Driver, *words: str) -> "subprocess.CompletedProcess[str]":
