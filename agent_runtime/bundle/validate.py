@@ -78,8 +78,11 @@ def validate_process(process: Process, *, at: str = "process") -> None:
         number(f"{at}.consoleSize.height", process.console_size.height, 0, 65535)
         number(f"{at}.consoleSize.width", process.console_size.width, 0, 65535)
     _priorities(process, at)
-    for field in ("apparmor_profile", "selinux_label"):
-        text(f"{at}.{field}", getattr(process, field))
+    # Without a word, a container would run with less protection than was asked for.
+    if process.apparmor_profile not in ("", "unconfined"):
+        reject(f"{at}.apparmorProfile", 'is not supported: leave it out or make it "unconfined"')
+    if process.selinux_label:
+        reject(f"{at}.selinuxLabel", "is not supported: leave it out")
 
 
 def grantable(sets: Capabilities, ours: frozenset[str]) -> tuple[Capabilities, list[str]]:

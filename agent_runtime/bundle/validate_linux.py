@@ -50,7 +50,8 @@ def validate_linux(spec: Spec) -> None:
         one_of("linux.personality.domain", linux.personality.domain, PERSONALITIES)
         if linux.personality.flags:
             reject("linux.personality.flags", "the specification has none")
-    text("linux.mountLabel", linux.mount_label)
+    if linux.mount_label:
+        reject("linux.mountLabel", "is not supported: leave it out")
     validate_resources(linux.resources)
     if linux.seccomp is not None:
         _seccomp(linux.seccomp)

@@ -27,16 +27,19 @@ class Ran:
 def _init(command: list[str], directory: Path) -> str:
     """Return the script that is the guest's first process."""
     (overlay,) = _MODULES.rglob("overlay.ko")
+    tree = shlex.quote(str(directory))
     return f"""#!/bin/sh
 export PATH=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root PYTHONDONTWRITEBYTECODE=1
 mount -t proc proc /proc; mount -t sysfs sys /sys
+mkdir -p /dev/shm /dev/pts; mount -t tmpfs tmpfs /dev/shm; mount -t devpts devpts /dev/pts
+mkdir /dev/shm/tree; mount --bind {tree} /dev/shm/tree
 for folder in /tmp /run; do mount -t tmpfs tmpfs $folder; done
-mkdir -p /dev/shm /dev/pts /run/bin; mount -t tmpfs tmpfs /dev/shm; mount -t devpts devpts /dev/pts
+mkdir -p {tree} /run/bin; mount --move /dev/shm/tree {tree} # it may lie in what has just been covered
 mount -t cgroup2 none /sys/fs/cgroup
 /bin/busybox insmod {overlay}
 printf '#!/bin/sh\\n' > /run/bin/nft; chmod 755 /run/bin/nft # this kernel has no tables to look for leaks in
 ip link set lo up
-cd {shlex.quote(str(directory))}
+cd {tree}
 {shlex.join(command)} < /dev/null 2>&1
 echo "{_STATUS} $?"
 /bin/busybox poweroff -f
@@ -44,8 +47,7 @@ echo "{_STATUS} $?"
 
 
 async def run(command: list[str], *, directory: Path, scratch: Path, timeout_seconds: float) -> Ran:
-    """Boot, run `command` in `directory`, halt. `scratch` is a directory that is not below /tmp or /run in the guest,
-    or is looked at before they are covered."""
+    """Boot, run `command` in `directory`, halt. `scratch` is looked at before /tmp and /run are covered."""
     library, script = scratch / "fpregs.so", scratch / "init"
     compiler = shutil.which("cc")
     assert compiler is not None, "a C compiler is needed: apt-get install gcc libc6-dev"

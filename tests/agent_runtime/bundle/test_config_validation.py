@@ -62,6 +62,9 @@ def config(path: str, value: Any) -> bytes:
     ("linux.resources.memory", {"limit": 100, "swap": 50}, "linux.resources.memory.swap"),
     ("linux.resources.devices", [{"allow": True, "access": "x"}], "linux.resources.devices[0].access"),
     ("linux.intelRdt", {"closID": "x"}, "linux.intelRdt"),
+    ("process.apparmorProfile", "docker-default", "process.apparmorProfile"),
+    ("process.selinuxLabel", "system_u:system_r:container_t:s0", "process.selinuxLabel"),
+    ("linux.mountLabel", "system_u:object_r:container_file_t:s0", "linux.mountLabel"),
 ])  # fmt: skip
 def test_what_is_wrong_is_named(path: str, value: Any, field: str) -> None:
     with pytest.raises(InvalidConfig) as caught:
