@@ -12,6 +12,7 @@ OFTEN = ("--health-interval", "200ms", "--health-retries", "2", "--health-timeou
 @pytest.fixture
 def probed(cluster: Cluster):
     """One task that is healthy while /tmp/well is there, and ready while it serves the page /ready."""
+    cluster.remove_web()  # it may run yet, and holds the port
     image = demo.push_web_image(cluster.lab, "1")
     cluster.pyswarm(
         *("service", "create", "-d", "--name", NAME, "--publish", f"{demo.PORT}:80", "--restart-delay", "200ms"),
