@@ -14,6 +14,7 @@ NAME = "rolled"
 @pytest.fixture
 def rolled(cluster: Cluster) -> Iterator[Cluster]:
     """Four replicas that are updated one after the other."""
+    cluster.remove_web()  # it may run yet, and is no part of what is waited for below
     image = demo.push_web_image(cluster.lab, "1")
     cluster.pyswarm(
         *("service", "create", "--name", NAME, "--replicas", "4", "--stop-grace-period", "2s"),
