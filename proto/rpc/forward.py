@@ -132,7 +132,10 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return behaviour
 
     def _patiently(self, behaviour: Callable[[Any, Any], Awaitable[bytes]]) -> Callable[[Any, Any], Awaitable[bytes]]:
-        """Let a call wait while leadership moves: nothing has been done yet."""
+        """Let a call wait while leadership moves: nothing has been done yet.
+
+        Not one that was handed on to this manager: who handed it on waits, and may ask another one.
+        """
 
         async def patient(request: Any, context: Any) -> bytes:
             loop = asyncio.get_running_loop()
@@ -142,7 +145,7 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 try:
                     return await behaviour(request, context)
                 except (NoLeader, HandedOnAstray):
-                    if loop.time() >= deadline:
+                    if loop.time() >= deadline or FORWARDED_KEY in dict(context.invocation_metadata()):
                         raise
                 # A leader that is elected but not ready yet shows no further change here: it is asked again.
                 with suppress(TimeoutError):

@@ -180,7 +180,7 @@ async def test_a_call_waits_while_leadership_moves(world: World, astray: bool):
     world["m3"].leads = False
     async with connect(world["m2"].address, world.worker) as channel:
         waiting = asyncio.ensure_future(renew(channel))
-        await world["m2"].asked.wait()
+        await world["m3" if astray else "m2"].asked.wait()
         world.lead("m1")
         assert await waiting == "m1:w1"
 
