@@ -210,8 +210,8 @@ class ManagerDaemon:
         for_strangers: list[AddServicer] = [
             lambda s: ca_pb2_grpc.add_BootstrapServicer_to_server(BootstrapServicer(**parts), s)
         ]
-        mutual = LeaderForwarder(self._leadership, self._open_api)
-        bootstrap = LeaderForwarder(self._leadership, self._open_bootstrap)
+        mutual = LeaderForwarder(self._leadership, self._open_api, refusal=lambda: engine.removal)
+        bootstrap = LeaderForwarder(self._leadership, self._open_bootstrap, refusal=lambda: engine.removal)
         gate = Gate(Door.MUTUAL, cluster_id=config.cluster_id, is_blacklisted=self._is_blacklisted)
         certificates = config.paths.certificates
         api = build_server(gate, [*for_people, *for_nodes], interceptors=[mutual])

@@ -14,6 +14,7 @@ code, remedy) and makes the same class again on the other side, so that the comm
         NotLeader          this manager does not lead (`leader` names who does, if known)
           HandedOnAstray   nor does the manager that it handed the call on to: nothing was done
         NotAManager
+        NodeRemoved        this node was removed from the cluster, or the one that was asked about
       Unavailable          no quorum, unreachable, shutting down: may work later
         NoLeader           nothing was done
         Unreachable        the peer did not answer at all
@@ -101,6 +102,11 @@ class NotAManager(FailedPrecondition):
         "Run this command on a manager, or make this node one with `pyswarm node promote` there. "
         'If it belongs to no cluster yet: "pyswarm init" or "pyswarm join".'
     )
+
+
+class NodeRemoved(FailedPrecondition):
+    code = "node-removed"
+    remedy = "On that machine: `pyswarm leave --force`, then join again."
 
 
 class Unavailable(SwarmError):

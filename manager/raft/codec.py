@@ -37,6 +37,12 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     receiver_raft_id: str
 
 
+class Removed(Struct, frozen=True, array_like=True, tag="removed"):
+    """The only word ever said to who dialled: the cluster has removed your node. The stream ends with it."""
+
+    node_id: str
+
+
 class Append(Struct, frozen=True, array_like=True, tag="append"):
     """Entries behind (`prev_index`, `prev_term`). `sequence` counts what this leader sent to this follower."""
 
@@ -144,10 +150,10 @@ Message = (
 )
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: "msgspec.msgpack.Decoder[Hello | Message]" = msgspec.msgpack.Decoder(Hello | Message)
+_decoder: "msgspec.msgpack.Decoder[Hello | Removed | Message]" = msgspec.msgpack.Decoder(Hello | Removed | Message)
 
 
-def encode_frame(message: Hello | Message) -> bytes:
+def encode_frame(message: Hello | Removed | Message) -> bytes:
     """Return the message behind its length."""
     buffer = bytearray(LENGTH_BYTES)
     _encoder.encode_into(message, buffer, LENGTH_BYTES)
@@ -155,7 +161,7 @@ def encode_frame(message: Hello | Message) -> bytes:
     return bytes(buffer)
 
 
-def decode(data: bytes | memoryview) -> Hello | Message:
+def decode(data: bytes | memoryview) -> Hello | Removed | Message:
     """Raises BadMessage."""
     try:
         return _decoder.decode(data)

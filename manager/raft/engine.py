@@ -6,7 +6,8 @@ proposal, a finished write, a timer) ends in one `_pump`: let the core tick, sta
 The disk is synced in a thread, so heartbeats go on while it is slow; what depends on it waits in the guard's gate.
 
 A member that cannot trust its journal, its log or its core any more stops at once and says nothing further:
-`run` raises what broke.
+`run` raises what broke. One that another manager refuses because its node was removed from the cluster takes no
+part any more either, from then on and after every restart: `run` goes on, and every call is refused with the remedy.
 """
 
 import asyncio
@@ -53,6 +54,7 @@ from pyswarm.proto.errors import (
     FailedPrecondition,
     Internal,
     InvalidArgument,
+    NodeRemoved,
     NotLeader,
     OutcomeUnknown,
     SwarmError,
@@ -184,6 +186,7 @@ class RaftEngine:
         self._snapshot_retry_index = 0
         self._stopped: asyncio.Future[None] | None = None
         self._fault: BaseException | None = None
+        self._removal: NodeRemoved | None = _removal(state.removed_by) if state.removed_by else None
         self._is_closed = False
         self._is_stopped = False
         self._stopping = asyncio.Lock()
@@ -239,6 +242,11 @@ class RaftEngine:
             return
         try:
             async with asyncio.TaskGroup() as group:
+                if self._removal is not None:
+                    log.error("this manager takes no part in consensus", reason=str(self._removal))
+                    self._transport.close()
+                    await self._stopped
+                    return
                 streams = group.create_task(self._transport.run(), name="raft-streams")
                 self._pump()
                 self._keep_time()
@@ -300,7 +308,12 @@ class RaftEngine:
 
     @property
     def is_down(self) -> bool:
-        return self._is_closed or self._fault is not None
+        return self._is_closed or self._fault is not None or self._removal is not None
+
+    @property
+    def removal(self) -> NodeRemoved | None:
+        """Why this member takes no part any more, once it was told that its node was removed."""
+        return self._removal
 
     # -- the one step that everything leads to
 
@@ -510,6 +523,20 @@ class RaftEngine:
         self._guard.link_down(raft_id)
         self.wake()
 
+    def told_removed(self, by: Member) -> None:
+        if self.is_down:
+            return
+        self._removal = _removal(by.node_id)
+        log.error("this manager takes no part in consensus any more", reason=str(self._removal))
+        self._transport.close()
+        for handle in (self._pump_handle, self._timer, self._news):
+            if handle is not None:
+                handle.cancel()
+        self._give_up(self._why_down)
+        self._board.post(NO_LEADER)
+        # Nobody may be there to say it again at the next start.
+        self._state.note_removal(by.node_id)
+
     # -- port.Consensus: what others see
 
     @property
@@ -538,7 +565,12 @@ class RaftEngine:
         return (self._guard.linked() & present) | {self._self.raft_id}
 
     def report(self) -> MemberReport:
-        """Say what `pyswarm raft status` shows of this member. Costs a look, no disk and no messages."""
+        """Say what `pyswarm raft status` shows of this member. Costs a look, no disk and no messages.
+
+        Raises NodeRemoved once it takes no part any more.
+        """
+        if self._removal is not None:
+            raise self._removal
         now = self._clock.monotonic()
         _, high = self._settings.election_seconds
         role = self._role if self.is_voter() else RaftRole.JOINING
@@ -609,7 +641,7 @@ class RaftEngine:
             if leadership.is_ready:
                 return
             if not leadership.is_leader:
-                raise self.not_leader()
+                raise self._why_down() if self.is_down else self.not_leader()
         raise self._why_down()
 
     # -- membership
@@ -627,7 +659,10 @@ class RaftEngine:
             NotLeader: this manager does not lead.
             FailedPrecondition: there is nobody else.
             Unavailable: nobody took over in time; this manager goes on leading.
+            NodeRemoved: this manager takes no part any more.
         """
+        if self.is_down:
+            raise self._why_down()
         if not self._core.is_leader:
             raise self.not_leader()
         if len(self._state.members.present()) < 2:
@@ -671,7 +706,9 @@ class RaftEngine:
                 remedy="Bring managers back; what runs goes on running meanwhile.",
             )
 
-    def _why_down(self) -> Unavailable:
+    def _why_down(self) -> SwarmError:
+        if self._removal is not None:
+            return self._removal
         if self._fault is None:
             return Unavailable("this manager is shutting down")
         remedy = self._fault.remedy if isinstance(self._fault, SwarmError) else "See this manager's log."
@@ -693,6 +730,10 @@ class RaftEngine:
         self._proposals.leadership_lost("")
         self._reads.refuse(why())
         self._roster.leadership_changed()
+
+
+def _removal(by_node_id: str) -> NodeRemoved:
+    return NodeRemoved(f"this manager was removed from the cluster, says manager {by_node_id}")
 
 
 def _sorted(members: dict[str, Member]) -> tuple[Member, ...]:

@@ -2,6 +2,7 @@
 
     <directory>/journal/    the write-ahead log (wal.py)
     <directory>/snapshots/  raft snapshots (snapshots.py), and the marker that tells the core there is one
+    <directory>/removed     there once the cluster has removed this node: which manager said so
 
 The first manager begins with a snapshot of the empty state whose only member is itself. So everybody's members
 are those of a snapshot and the changes behind it, and whoever joins always begins with a snapshot as well.
@@ -109,6 +110,7 @@ class DiskState:
         snapshots: SnapshotStore,
         machine: StateMachine,
         rules: Rules = ALL_RULES,
+        disk: Disk = REAL_DISK,
     ) -> None:
         self.journal = journal
         self.wal = wal
@@ -119,6 +121,34 @@ class DiskState:
         self.marker = directory / "snapshots" / _MARKER
         self.bytes_at_snapshot = 0
         self._machine = machine
+        self._disk = disk
+        self._removed = directory / "removed"
+        self.removed_by = self._read_removal()
+        """The node id of the manager that said this node was removed from the cluster; "" as long as nobody has."""
+
+    def note_removal(self, by_node_id: str) -> None:
+        """Remember for good that a manager said this node was removed. Blocking, once in a member's life."""
+        if self.removed_by:
+            return
+        self.removed_by = by_node_id
+        descriptor = self._disk.create(self._removed, 0)
+        try:
+            self._disk.write(descriptor, by_node_id.encode(), 0)
+            self._disk.sync(descriptor)
+        finally:
+            self._disk.close(descriptor)
+        self._disk.sync_directory(self._removed.parent)
+
+    def _read_removal(self) -> str:
+        if self._removed.name not in self._disk.names(self._removed.parent):
+            return ""
+        descriptor = self._disk.open(self._removed)
+        try:
+            said = self._disk.read(descriptor, self._disk.size(descriptor), 0)
+        finally:
+            self._disk.close(descriptor)
+        # That it is there is what counts: a crash may have come between its name and its content.
+        return said.decode(errors="replace") or "unknown"
 
     def snapshot_taken(self, header: SnapshotHeader) -> None:
         """A snapshot was written or received, and is on the disk."""
@@ -177,8 +207,9 @@ def open_state(
         wal.set_mark(segment, max((o.index for o in frame.operations if isinstance(o, Add)), default=0))
     journal.replay(frames)
     state = DiskState(
-        directory=directory, journal=journal, wal=wal, snapshots=snapshots, machine=machine, rules=settings.rules
-    )
+        directory=directory, journal=journal, wal=wal, snapshots=snapshots, machine=machine,
+        rules=settings.rules, disk=disk,
+    )  # fmt: skip
 
     found = snapshots.open_newest()
     if found is None and not frames and tuple(members) == (member,):

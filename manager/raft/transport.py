@@ -4,6 +4,9 @@ Every member dials every other and only sends on what it dialled; it only receiv
 frame says who dials; the certificate must say the same (CN = node id, OU = swarm-manager, O = our cluster), so no
 claimed name is believed. Contexts are fetched for each connection, so renewed certificates are taken up. What is
 sent while there is no link is dropped: consensus asks again. Messages: codec.py; what they mean: guard.py.
+
+Nothing is said on a stream that was accepted, with one exception: a manager whose node was removed from the cluster
+is told so. It would go on by its old list of members otherwise, and two of those make a second cluster.
 """
 
 import asyncio
@@ -13,12 +16,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, cast
 
-from pyswarm.manager.raft.codec import BadMessage, FrameReader, Hello, Message, decode, encode_frame
+from pyswarm.manager.raft.codec import BadMessage, FrameReader, Hello, Message, Removed, decode, encode_frame
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.settings import TlsProvider
 from pyswarm.proto.backoff import Backoff
 from pyswarm.proto.entropy import Entropy
-from pyswarm.proto.errors import PermissionDenied, SwarmError, Unavailable
+from pyswarm.proto.errors import NodeRemoved, PermissionDenied, SwarmError, Unavailable
 from pyswarm.proto.identity import MANAGER_NAME, NodeIdentity, identity_of
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.states import Role
@@ -50,6 +53,9 @@ class LinkHandler(Protocol):
     def link_up(self, raft_id: str) -> None: ...
 
     def link_down(self, raft_id: str) -> None: ...
+
+    def told_removed(self, by: Member) -> None:
+        """A manager of our cluster refuses us, because our node was removed."""
 
 
 class TlsTransport:
@@ -157,10 +163,17 @@ class TlsTransport:
         try:
             context, _ = self._tls()
             secured = await asyncio.get_running_loop().start_tls(
-                transport, incoming, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
-            )
+                transport, incoming, context, server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=HANDSHAKE_SECONDS,
+            )  # fmt: skip
             assert secured is not None
-            incoming.secured(secured, self._identity(secured))
+            identity = self._identity(secured)
+            if self._is_removed(identity.node_id):
+                reason = f"node {identity.node_id} was removed from the cluster"
+                log.warning("connection between managers refused", remote=_address(remote), reason=reason)
+                incoming.dismiss(secured, Removed(identity.node_id))
+                return
+            incoming.secured(secured, identity)
         except (OSError, SwarmError) as error:
             # ssl.SSLError, reset and handshake timeout are all OSError.
             log.warning("connection between managers refused", remote=_address(remote), reason=_reason(error))
@@ -196,8 +209,8 @@ class TlsTransport:
 
     def receive(self, sender: Member, frame: bytes) -> None:
         message = decode(frame)
-        if isinstance(message, Hello):
-            raise BadMessage(f"{sender.node_id} greets twice")
+        if isinstance(message, Hello | Removed):
+            raise BadMessage(f"{sender.node_id} says what is not said on a stream under way")
         self._handler.received(sender, message)
 
     def closed(self, incoming: "_Incoming") -> None:
@@ -228,6 +241,8 @@ class TlsTransport:
                     began = loop.time()
                     peer.linked(transport)
                     await outgoing.lost
+                    if outgoing.answer == Removed(self._self.node_id):
+                        self._handler.told_removed(member)
                     attempt = 0 if loop.time() - began > 1.0 else attempt + 1
                     told = ""
                 finally:
@@ -247,6 +262,8 @@ class TlsTransport:
         identity = self._identity(transport)
         if identity.node_id != member.node_id:
             raise PermissionDenied(f"node {identity.node_id}, not {member.node_id}, answers at {member.raft_addr}")
+        if self._is_removed(identity.node_id):
+            raise NodeRemoved(f"node {identity.node_id} was removed from the cluster")
 
     def _identity(self, transport: asyncio.Transport) -> NodeIdentity:
         connection: ssl.SSLObject = transport.get_extra_info("ssl_object")
@@ -258,11 +275,6 @@ class TlsTransport:
             raise PermissionDenied(f"node {identity.node_id} belongs to the cluster {identity.cluster_id}")
         if identity.role is not Role.MANAGER:
             raise PermissionDenied(f"node {identity.node_id} is no manager")
-        if self._is_removed(identity.node_id):
-            raise PermissionDenied(
-                f"node {identity.node_id} was removed from the cluster",
-                remedy="On that machine: `pyswarm leave --force`, then join again.",
-            )
         return identity
 
     def link_up(self, raft_id: str) -> None:
@@ -317,17 +329,24 @@ class _Peer:
 
 
 class _Outgoing(asyncio.Protocol):
-    """A dialled connection; the other side says nothing on it."""
+    """A dialled connection; the other side says nothing on it, or one last word."""
 
     def __init__(self) -> None:
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.answer: Hello | Removed | Message | None = None
         self._transport: asyncio.BaseTransport | None = None
+        self._frames = FrameReader()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:  # noqa: ARG002
+    def data_received(self, data: bytes) -> None:
         assert self._transport is not None
+        try:
+            frames = self._frames.feed(data)
+            self.answer = decode(frames[0]) if frames else None
+        except BadMessage as error:
+            log.warning("connection between managers refused", reason=error.message)
         self._transport.abort()  # type: ignore[attr-defined]
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -345,6 +364,7 @@ class _Incoming(asyncio.Protocol):
         self._identity: NodeIdentity | None = None
         self._frames = FrameReader()
         self._early: list[bytes] = []
+        self._is_dismissed = False
         self.sender: Member | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -361,7 +381,17 @@ class _Incoming(asyncio.Protocol):
         for data in early:
             self.data_received(data)
 
+    def dismiss(self, transport: asyncio.Transport, last_word: Removed) -> None:
+        """Say that last word and hang up; nothing that comes is looked at any more."""
+        self._secured = transport
+        self._is_dismissed = True
+        self._early.clear()
+        transport.write(encode_frame(last_word))
+        transport.close()
+
     def data_received(self, data: bytes) -> None:
+        if self._is_dismissed:
+            return
         if self._identity is None:
             # Came with the last bytes of the handshake; kept until it is known whose they are.
             self._early.append(data)

@@ -9,7 +9,15 @@ import grpc
 import grpc.aio
 import msgspec
 
-from pyswarm.proto.errors import HandedOnAstray, NoLeader, OutcomeUnknown, PermissionDenied, Unavailable, Unreachable
+from pyswarm.proto.errors import (
+    HandedOnAstray,
+    NoLeader,
+    OutcomeUnknown,
+    PermissionDenied,
+    SwarmError,
+    Unavailable,
+    Unreachable,
+)
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.rpc.access import rule_of
 from pyswarm.proto.rpc.identity import CALLER_KEY, FORWARDED_KEY, current_caller
@@ -29,6 +37,9 @@ ASK_AGAIN_SECONDS = 0.1
 
 Leadership = Callable[[], tuple[bool, str | None]]
 """(whether this manager leads and is ready, the leader's API address if it is known)."""
+
+Refusal = Callable[[], SwarmError | None]
+"""Why this manager will never know a leader again, if that is so."""
 
 
 class _Route:
@@ -75,8 +86,15 @@ class _Route:
 class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Answers `leader_only` methods here when this manager leads, and hands them on when it does not."""
 
-    def __init__(self, leadership: Leadership, open_channel: Callable[[str], grpc.aio.Channel]) -> None:
+    def __init__(
+        self,
+        leadership: Leadership,
+        open_channel: Callable[[str], grpc.aio.Channel],
+        *,
+        refusal: Refusal = lambda: None,
+    ) -> None:
         self._leadership = leadership
+        self._refusal = refusal
         self._open = open_channel
         self._route: _Route | None = None
         self._changed = asyncio.Event()
@@ -169,6 +187,8 @@ class LeaderForwarder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         _, address = self._leadership()
         if FORWARDED_KEY in metadata:
             raise HandedOnAstray("the call was handed on to a manager that does not lead", leader=address or "")
+        if (refusal := self._refusal()) is not None:
+            raise refusal
         if address is None:
             raise NoLeader("the cluster has no leader")
         caller = current_caller()

@@ -63,6 +63,7 @@ class LabMember:
         self.certificates = lab.certificates.issue(self.directory / "certificates", self.member.node_id)
         self.ledger = Ledger()
         self.disk = FaultyDisk()
+        self.removed_nodes = lab.removed_nodes
         self.engine: RaftEngine
         self.task: asyncio.Task[None] | None = None
 
@@ -80,7 +81,7 @@ class LabMember:
             cluster_id=self.lab.certificates.cluster_id,
             settings=settings or self.lab.settings,
             storage=self.disk,
-            is_removed=self.lab.removed_nodes.__contains__,
+            is_removed=lambda node_id: node_id in self.removed_nodes,
         )
         self.task = asyncio.get_running_loop().create_task(self.engine.run(), name=self.member.node_id)
 

@@ -10,7 +10,7 @@ import pytest
 from lib.certificates import CertificateMaker, insecure_client_context
 from lib.raft_lab import LabMember, RaftLab, eventually, raft_lab
 
-from pyswarm.manager.raft.codec import FRAME_BYTES_MAX, Heartbeat, Hello, VoteRequest, encode_frame
+from pyswarm.manager.raft.codec import FRAME_BYTES_MAX, Heartbeat, Hello, Removed, VoteRequest, encode_frame
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.transport import PROTOCOL
 from pyswarm.proto.errors import Unavailable
@@ -26,8 +26,8 @@ async def lab(tmp_path: Path) -> AsyncIterator[RaftLab]:
         yield lab
 
 
-async def hung_up_on(member: LabMember, context: ssl.SSLContext | None, *said: bytes) -> bool:
-    """Connect, say something, and return whether the member hung up without a word."""
+async def hung_up_on(member: LabMember, context: ssl.SSLContext | None, *said: bytes, last_word: bytes = b"") -> bool:
+    """Connect, say something, and return whether the member hung up with that last word and nothing else."""
     host, _, port = member.member.raft_addr.rpartition(":")
     async with asyncio.timeout(8):
         try:
@@ -35,7 +35,7 @@ async def hung_up_on(member: LabMember, context: ssl.SSLContext | None, *said: b
             try:
                 for data in said:
                     writer.write(data)
-                return await reader.read() == b""
+                return await reader.read() == last_word
             finally:
                 writer.close()
         except (ssl.SSLError, ConnectionError):
@@ -105,14 +105,15 @@ async def test_who_is_not_a_manager_of_this_cluster_under_its_own_name_is_refuse
     await assert_undisturbed(lab)
 
 
-async def test_the_certificate_of_a_removed_node_is_refused_under_any_raft_id_and_logged(
+async def test_the_certificate_of_a_removed_node_is_refused_under_any_raft_id_told_so_and_logged(
     lab: RaftLab, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = lab.certificates.issue(tmp_path / "peer", "node-9")
     lab.removed_nodes.add("node-9")
     (member,) = lab.members
     with caplog.at_level(logging.WARNING):
-        assert await hung_up_on(member, client(directory), hello(member), DISTURBANCE)
+        told = encode_frame(Removed("node-9"))
+        assert await hung_up_on(member, client(directory), hello(member), DISTURBANCE, last_word=told)
         await eventually(lambda: "was removed from the cluster" in caplog.text)
     await assert_undisturbed(lab)
 

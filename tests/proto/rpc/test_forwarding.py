@@ -11,7 +11,16 @@ import pytest
 from lib.cluster_ca import ClusterCA
 from lib.doors import Greeter, connect, info, listen, nodes, publish, raw, relay, renew, serving
 
-from pyswarm.proto.errors import AlreadyExists, HandedOnAstray, NoLeader, OutcomeUnknown, PermissionDenied, Unavailable
+from pyswarm.proto.errors import (
+    AlreadyExists,
+    HandedOnAstray,
+    NodeRemoved,
+    NoLeader,
+    OutcomeUnknown,
+    PermissionDenied,
+    SwarmError,
+    Unavailable,
+)
 from pyswarm.proto.model.states import Role
 from pyswarm.proto.rpc import forward
 from pyswarm.proto.rpc.access import Rule, rules
@@ -35,7 +44,10 @@ class Manager:
         self.certificates = Path()
         self.moved = asyncio.Event()
         self.asked = asyncio.Event()
-        self.forwarder = LeaderForwarder(self._leadership, lambda address: connect(address, self.certificates))
+        self.refusal: SwarmError | None = None
+        self.forwarder = LeaderForwarder(
+            self._leadership, lambda address: connect(address, self.certificates), refusal=lambda: self.refusal
+        )
         self.metadata: dict[str, Any] = {}
 
     def _leadership(self) -> tuple[bool, str | None]:
@@ -119,6 +131,15 @@ async def test_a_follower_hands_each_kind_of_call_to_the_leader_with_the_callers
 async def test_the_leader_answers_itself(world: World):
     async with connect(world["m1"].address, world.worker) as channel:
         assert await renew(channel) == "m1:w1"
+
+
+async def test_a_manager_that_was_removed_says_so_at_once_and_does_not_wait_for_a_leader(world: World):
+    world.lead(None)
+    world["m2"].refusal = NodeRemoved("this manager was removed")
+    async with connect(world["m2"].address, world.worker) as channel:
+        with pytest.raises(NodeRemoved, match="removed"):
+            async with asyncio.timeout(forward.ELECTION_SECONDS / 2):
+                await renew(channel)
 
 
 async def test_a_call_that_any_manager_can_answer_is_not_handed_on(world: World):
