@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -17,14 +18,14 @@ from pyswarm.manager.api.logs import LogBroker, LogBrokerServicer, LogsServicer
 from pyswarm.manager.api.raft import PingServicer, RaftMembershipServicer, member_of, message_of
 from pyswarm.manager.api.raft_status import CONFIRM_TIMEOUT_SECONDS, RaftOperationsServicer
 from pyswarm.manager.config import ManagerConfig
-from pyswarm.manager.leader.loop import lead
+from pyswarm.manager.leader.loop import RETRY_SECONDS, lead
+from pyswarm.manager.orchestrator.nodes import keep_addresses
 from pyswarm.manager.raft.engine import RaftEngine
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.settings import RaftSettings
 from pyswarm.manager.sealing.keys import open_sealer
-from pyswarm.manager.store.changes import Create, Plan, Update
+from pyswarm.manager.store.changes import Create
 from pyswarm.manager.store.checkpoints import Checkpoint
-from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Store
 from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.backoff import Backoff
@@ -299,24 +300,27 @@ class ManagerDaemon:
                 await _cancel(leading)
 
     async def _lead(self, engine: RaftEngine, writer: Writer, edge: DispatcherEdge) -> None:
-        with suppress(SwarmError):
-            await writer.update(self._keep_own_address)
         await lead(
             store=self._store,
             writer=writer,
             clock=SYSTEM_CLOCK,
             entropy=SYSTEM_ENTROPY,
             consensus=engine,
-            also=[edge.run],
+            also=[edge.run, lambda: self._keep_addresses(engine, writer)],
         )
 
-    def _keep_own_address(self, seen: Snapshot) -> Plan:
-        """A manager that came back under another address says so once it leads."""
-        node = seen.node(self._config.node_id)
-        if node is None:
-            return Plan()
-        changed = self._as_member(node)
-        return Plan(() if changed == node else (Update(changed),), why="the leader's own membership")
+    async def _keep_addresses(self, engine: RaftEngine, writer: Writer) -> None:
+        """Have the store say where the managers are, as their group does: workers look for them there."""
+        async for members in engine.watch_members():
+            addresses = {member.raft_id: member.api_addr for member in members}
+            while True:
+                try:
+                    await writer.update(partial(keep_addresses, addresses=addresses))
+                    break
+                except Unavailable as error:
+                    # Cancelled soon if leadership is lost; otherwise a quorum is missing for the moment.
+                    log.warning("the managers' addresses could not be written", reason=error.message)
+                    await asyncio.sleep(RETRY_SECONDS)
 
 
 async def _list_members(stub: Any) -> tuple[Member, ...]:

@@ -97,7 +97,7 @@ class RaftMembershipServicer(PingServicer):
             member = next((m for m in self._consensus.members() if m.node_id == node_id), None)
             if member is None:
                 raise NotFound(f"node {node_id} is not a member of the consensus group")
-            if member == self._consensus.self_member:
+            if member.raft_id == self._consensus.self_member.raft_id:
                 await self._consensus.transfer_leadership()
                 raise FailedPrecondition(
                     "leadership was handed over first", remedy="Ask again: the new leader answers."

@@ -1,7 +1,9 @@
-"""Decide what removing nodes changes (pure).
+"""Decide what removing nodes, and moving managers, changes (pure).
 
 The node, its tasks and its certificate go in one plan (swarm mistake 49).
 """
+
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
@@ -49,6 +51,17 @@ def keep_only_manager(seen: Snapshot, node_id: str, status: ManagerStatus, *, no
     if seen.cluster is not None and others:
         changes.append(Update(_without_nodes(seen.cluster, [other.id for other in others], now)))
     return Plan(tuple(changes), why=f"{len(others)} managers were given up")
+
+
+def keep_addresses(seen: Snapshot, addresses: Mapping[str, str]) -> Plan:
+    """Have the nodes of managers say where those are: `addresses` are API addresses by raft id."""
+    changes: list[Change] = []
+    for node in seen.nodes():
+        status = node.manager_status
+        addr = addresses.get(status.raft_id) if status is not None else None
+        if status is not None and addr is not None and addr != status.addr:
+            changes.append(Update(replace(node, manager_status=replace(status, addr=addr))))
+    return Plan(tuple(changes), why="managers have moved")
 
 
 def _is_manager(node: Node) -> bool:

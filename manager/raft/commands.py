@@ -2,6 +2,8 @@
 
 A command is one byte that the core knows (regular, no-op, membership) and a body in our own encoding. The core
 wants to pickle bodies; it gets these functions in pickle's place (core.py), so nothing is ever unpickled.
+
+That a member has moved to another address is a regular command to the core, because the voters stay the same.
 """
 
 from collections.abc import Sequence
@@ -19,11 +21,13 @@ MEMBERSHIP = 2
 """Command types of the core; 3 (its code version switch) is never used."""
 
 NOOP_COMMAND = bytes([NOOP])
-_REGULAR_MARK = b"\x00"
+_BATCH_MARK = b"\x00"
+_MOVE_MARK = b"\x01"
+"""First bytes of the body of a regular command; no membership change begins with one of them."""
 
 
 class MemberChange(Struct, frozen=True, array_like=True):
-    kind: Literal["add", "rem"]
+    kind: Literal["add", "rem", "move"]
     member: Member
 
 
@@ -33,14 +37,14 @@ _change_decoder = msgspec.msgpack.Decoder(MemberChange)
 
 
 def encode_batch(payloads: Sequence[bytes]) -> bytes:
-    """Return the body of a regular command. It begins with a byte that no membership change begins with."""
-    return _REGULAR_MARK + _encoder.encode(payloads)
+    """Return the body of a regular command that carries proposals."""
+    return _BATCH_MARK + _encoder.encode(payloads)
 
 
 def decode_batch(body: bytes) -> tuple[bytes, ...]:
     """Raises BadMessage."""
     try:
-        return _batch_decoder.decode(memoryview(body)[len(_REGULAR_MARK) :])
+        return _batch_decoder.decode(memoryview(body)[len(_BATCH_MARK) :])
     except UNREADABLE as error:
         raise BadMessage(f"an entry of the log cannot be read: {error}") from error
 
@@ -50,8 +54,17 @@ def encode_change(change: MemberChange) -> bytes:
     return _encoder.encode(change)
 
 
+def encode_move(member: Member) -> bytes:
+    """Return the body of the regular command that says where `member` is to be found from now on."""
+    return _MOVE_MARK + _encoder.encode(MemberChange("move", member))
+
+
 def is_batch(body: bytes) -> bool:
-    return body.startswith(_REGULAR_MARK)
+    return body.startswith(_BATCH_MARK)
+
+
+def is_regular(body: bytes) -> bool:
+    return body.startswith((_BATCH_MARK, _MOVE_MARK))
 
 
 def decode_change(body: bytes) -> MemberChange:
@@ -63,8 +76,10 @@ def decode_change(body: bytes) -> MemberChange:
 
 
 def change_in(command: bytes) -> MemberChange | None:
-    """Return the membership change a command makes, if it does."""
-    return decode_change(command[1:]) if command[:1] == b"\x02" else None
+    """Return the change to the members, or to the address of one, that a command makes, if it does."""
+    if command[:1] == b"\x02":
+        return decode_change(command[1:])
+    return decode_change(command[2:]) if command[:2] == b"\x00" + _MOVE_MARK else None
 
 
 def check(command: bytes) -> None:
@@ -72,6 +87,8 @@ def check(command: bytes) -> None:
     kind = command[0] if command else None
     if kind == REGULAR and is_batch(command[1:2]):
         decode_batch(command[1:])
+    elif kind == REGULAR and is_regular(command[1:2]):
+        decode_change(command[2:])
     elif kind == MEMBERSHIP:
         decode_change(command[1:])
     elif command != NOOP_COMMAND:

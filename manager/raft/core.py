@@ -31,7 +31,8 @@ from pyswarm.manager.raft.commands import (
     decode_change,
     encode_batch,
     encode_change,
-    is_batch,
+    encode_move,
+    is_regular,
 )
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.settings import RaftSettings
@@ -98,7 +99,7 @@ class _Commands:
 
     @staticmethod
     def loads(body: bytes) -> Any:
-        if is_batch(body):
+        if is_regular(body):
             return (0, (body,))  # arguments of method 0, the only replicated one
         change = decode_change(body)
         kind = change.kind if _is_changing.get() else "in force already"
@@ -155,6 +156,9 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def submit_change(self, change: MemberChange, callback: Callback) -> None:
         self._applyCommand(encode_change(change), callback, MEMBERSHIP)
+
+    def submit_move(self, member: Member, callback: Callback) -> None:
+        self._applyCommand(encode_move(member), callback, REGULAR)
 
     def _checkCommandsToApply(self) -> None:
         with changing_membership():

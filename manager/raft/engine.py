@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pyswarm.manager.raft.addresses import AddressBook
 from pyswarm.manager.raft.codec import BadMessage, Message
-from pyswarm.manager.raft.commands import decode_batch
+from pyswarm.manager.raft.commands import decode_batch, is_batch
 from pyswarm.manager.raft.core import (
     CANDIDATE,
     FAIL_REASON,
@@ -194,6 +195,7 @@ class RaftEngine:
         self._guard: Guard
         self._core: Core
         self._roster: Roster
+        self._addresses: AddressBook
 
     def _assemble(self, transport: TlsTransport) -> None:
         others = [RaftNode(m) for m in self._state.members.present().values() if m.raft_id != self._self.raft_id]
@@ -228,6 +230,9 @@ class RaftEngine:
             core=self._core,
             transport=transport,
             rules=self._settings.rules,
+        )
+        self._addresses = AddressBook(
+            own=self._self, members=self._state.members, links=transport, submit=self._core.submit_move
         )
         self._guard.attach(self._core, is_virgin=self._state.header is None)
         for node in others:
@@ -282,6 +287,7 @@ class RaftEngine:
         self._transport.close()
         self._give_up(lambda: Unavailable("this manager is shutting down"))
         self._board.close()
+        self._addresses.board.close()
         pending = {f for f in (self._flushing, self._installing) if f is not None and not f.done()}
         if pending:
             await asyncio.wait(pending)
@@ -336,6 +342,8 @@ class RaftEngine:
             self._guard.tick(self._clock.monotonic())
             if self._may_tick:
                 self._submit_waiting()
+                if self._board.present.is_ready and self._core.is_leader:
+                    self._addresses.announce()
                 self._core.doTick(0.0)
             self._reads.begin(self._guard)
             self._check_members()
@@ -370,6 +378,8 @@ class RaftEngine:
             self._proposals.not_proposed(batch, self.not_leader)
 
     def _apply(self, index: int, body: bytes) -> tuple[int, list[bytes]]:
+        if not is_batch(body):
+            return index, []
         return index, [self._machine.apply(index, payload) for payload in decode_batch(body)]
 
     def _on_state_changed(self, _old: int, new: int) -> None:
@@ -393,6 +403,7 @@ class RaftEngine:
         core = {node.id for node in self._core.otherNodes}
         if ours != core:
             raise Internal(f"the core's members {sorted(core)} are not the log's {sorted(ours)}")
+        self._addresses.log_changed()
 
     def _tell(self) -> None:
         """Let everybody know what has become of it: leadership and reads."""
@@ -500,6 +511,8 @@ class RaftEngine:
             return f"the raft id {member.raft_id} belongs to node {known.node_id}, not {member.node_id}"
         if self._state.members.was_removed(member.raft_id):
             return f"node {member.node_id} was removed from the managers"
+        self._addresses.told(member)
+        self.wake()
         return ""
 
     def received(self, member: Member, message: Message) -> None:
@@ -592,6 +605,10 @@ class RaftEngine:
             journal_bytes=self._state.wal.used_bytes,
             peers=self._guard.peers(now),
         )
+
+    def watch_members(self) -> AsyncIterator[tuple[Member, ...]]:
+        """Yield the present voters, sorted by raft id, at once and after each change of them or their addresses."""
+        return self._addresses.board.watch()
 
     def watch_leadership(self) -> AsyncIterator[Leadership]:
         return self._board.watch()
@@ -724,7 +741,7 @@ class RaftEngine:
     def _leader_elsewhere(self, now: float) -> Member | None:
         """The log knows a member best, but one that lags may not have read of its leader yet."""
         heard = self._guard.heard_leader(now)
-        return heard and (self._state.members.known(heard.raft_id) or heard)
+        return heard and (self._addresses.find(heard.raft_id) or heard)
 
     def _give_up(self, why: Any) -> None:
         self._proposals.leadership_lost("")

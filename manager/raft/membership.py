@@ -18,10 +18,11 @@ def after(
     for index, change in changes:
         if index <= beyond or (up_to is not None and index > up_to):
             continue
-        if change.kind == "add":
-            members[change.member.raft_id] = change.member
-        else:
-            members.pop(change.member.raft_id, None)
+        raft_id = change.member.raft_id
+        if change.kind == "add" or (change.kind == "move" and raft_id in members):
+            members[raft_id] = change.member
+        elif change.kind == "rem":
+            members.pop(raft_id, None)
     return members
 
 

@@ -137,6 +137,14 @@ class TlsTransport:
         self._strangers.discard(member.raft_id)
         self._add(member)
 
+    def move_peer(self, member: Member) -> None:
+        """Dial `member` at its new address, if it is dialled at all."""
+        peer = self._peers.get(member.raft_id)
+        if peer is not None and peer.member != member:
+            self._remove(member.raft_id)
+            self._handler.link_down(member.raft_id)
+            self._add(member)
+
     def drop_peer(self, raft_id: str) -> None:
         self._strangers.discard(raft_id)
         self._remove(raft_id)
@@ -206,6 +214,8 @@ class TlsTransport:
                 raise PermissionDenied(f"{sender.node_id} is one unknown manager too many")
             self._strangers.add(sender.raft_id)
             self._add(sender)
+        else:
+            self.move_peer(sender)
 
     def receive(self, sender: Member, frame: bytes) -> None:
         message = decode(frame)

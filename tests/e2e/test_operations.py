@@ -5,6 +5,7 @@ import json
 from lib.cluster import REGISTRY, SERVICE, Cluster
 
 from pyswarm.deploy.lab.lab import records
+from pyswarm.deploy.lab.topology import PREFIX_LENGTH
 
 
 def _status(cluster: Cluster, host: str) -> str:
@@ -150,3 +151,43 @@ def test_a_stack_is_listed_and_removed_whole(web: Cluster):
     assert len(web.pyswarm("stack", "ps", "web", "-q").split()) >= 6
     web.remove_web()
     assert web.pyswarm("service", "ls", "-q").strip() == ""
+
+
+def test_the_leaders_machine_gets_another_address_and_is_found_there(web: Cluster):
+    name = web.leader()
+    machine = web.lab.host(name)
+    old, new = machine.address, machine.address.rpartition(".")[0] + ".200"
+    containers = web.containers(machine)
+    other = next(manager for manager in web.managers() if manager != name)
+    assert "not this machine's node" in web.refused("node", "update", "--advertise-addr", new, other, on=name)
+    try:
+        _move(web, name, old, new)
+        web.until(lambda: _addresses(web, name, on=other) == (f"{new}:7946", f"{new}:2377"), "others to know", 30)
+        assert web.containers(machine) == containers
+        # It is needed for a majority now, and the workers and the others find it when it leads.
+        third = next(manager for manager in web.managers() if manager not in (name, other))
+        web.lab.kill(third)
+        web.pyswarm("service", "update", "-d", "--label-add", "moved=yes", SERVICE, on=name)
+        web.until(lambda: len(web.running()) == 6, "six replicas on what is left", 60)
+        web.lab.boot(third)
+        # Who was away when it moved is told.
+        web.until(lambda: _addresses(web, name, on=third) == (f"{new}:7946", f"{new}:2377"), f"{third} to know", 30)
+    finally:
+        _move(web, name, new, old)
+    web.until(lambda: _addresses(web, name, on=other) == (f"{old}:7946", f"{old}:2377"), "it to be back", 30)
+
+
+def _move(cluster: Cluster, name: str, old: str, new: str) -> None:
+    machine = cluster.lab.host(name)
+    machine.run("sysctl", "-q", "-w", "net.ipv4.conf.eth0.promote_secondaries=1")
+    machine.run("ip", "address", "add", f"{new}/{PREFIX_LENGTH}", "dev", "eth0")
+    machine.run("ip", "address", "del", f"{old}/{PREFIX_LENGTH}", "dev", "eth0")
+    machine.run("pyswarm", "node", "update", "--advertise-addr", new, "self", timeout_seconds=180)
+
+
+def _addresses(cluster: Cluster, name: str, *, on: str) -> tuple[str, str]:
+    """Return where one manager looks for another one: raft, and the API."""
+    status = json.loads(cluster.pyswarm("raft", "status", "--format", "json", on=on))
+    member = next(m for m in status["Members"] if m["Hostname"] == name)
+    (node,) = json.loads(cluster.pyswarm("node", "inspect", name, on=on))
+    return member["RaftAddr"], node["ManagerStatus"]["Addr"]

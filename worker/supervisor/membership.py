@@ -133,6 +133,32 @@ class Membership:
             await self._begin(record, say)
             return {"node_id": made["node_id"], "removed": made["removed"]}
 
+    async def readdress(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
+        """Have this node be found under another address. Containers run on.
+
+        The address is kept also when the cluster cannot be reached from it: the machine is where it is.
+        """
+        async with self._one_at_a_time:
+            record = self.record()
+            if record is None:
+                raise FailedPrecondition(NOT_PART)
+            address = request.get("advertise_addr")
+            if not address:
+                raise InvalidArgument("no address is given")
+            if address == record.get("advertise_addr"):
+                return {"node_id": record["node_id"]}
+            own = {"node_id": record["node_id"], "addr": f"{address}:{API_PORT}"}
+            record["advertise_addr"] = address
+            record["managers"] = [own if m["node_id"] == own["node_id"] else m for m in record.get("managers", [])]
+            await say(f"restarting this node's daemons at {address}")
+            await asyncio.gather(self.worker.stop(), self.manager.stop())
+            await self._begin(
+                record,
+                say,
+                remedy="The new address is kept. See that the managers can reach this machine, and it them.",
+            )
+            return {"node_id": record["node_id"]}
+
     async def join(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
         async with self._one_at_a_time:
             self._must_be_free()
@@ -242,8 +268,10 @@ class Membership:
         }
         return {**record, "bootstrap": bootstrap} if bootstrap is not None else record
 
-    async def _begin(self, record: node_file.Record, say: Say) -> None:
-        """Start this node's daemons and wait until they are part of the cluster."""
+    async def _begin(
+        self, record: node_file.Record, say: Say, *, remedy: str = "Nothing of this attempt was kept."
+    ) -> None:
+        """Start this node's daemons and wait until they are part of the cluster; `remedy` is for when they are not."""
         node_file.write(self._paths.node_file, record)
         self._joined.clear()
         self._has_session.clear()
@@ -259,7 +287,7 @@ class Membership:
             except TimeoutError as error:
                 raise Unavailable(
                     f"{what} did not come up within {READY_SECONDS:g} s; {daemon.name} says:\n{daemon.log_tail()}",
-                    remedy=f"See {daemon.log_file}; nothing of this attempt was kept.",
+                    remedy=f"See {daemon.log_file}. {remedy}",
                 ) from error
 
     def _start_daemons(self, record: node_file.Record) -> None:

@@ -86,6 +86,8 @@ class SupervisorServer:
                 return await membership.join(request, say)
             case "leave":
                 return await membership.leave(request, say)
+            case "readdress":
+                return await membership.readdress(request, say)
             case "joined":
                 return await membership.joined()
             case "session":

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 import click
 from msgspec.structs import replace
 
+from pyswarm.manager.cli.client.addresses import advertise_address, machine_addresses
 from pyswarm.manager.cli.client.control import ControlClient, connect
 from pyswarm.manager.cli.client.run import run
 from pyswarm.manager.cli.commands.following import run_and_follow
 from pyswarm.manager.cli.commands.moving import until_left
+from pyswarm.manager.cli.commands.readdress import readdress
 from pyswarm.manager.cli.commands.shared import (
     echo_each_failure,
     echo_list,
@@ -123,6 +125,12 @@ def ps(
 @click.option("--role", type=ROLE, help="Role of the node")
 @click.option("--label-add", multiple=True, metavar="NAME=VALUE", help="Add or change a label")
 @click.option("--label-rm", multiple=True, metavar="NAME", help="Remove a label")
+@click.option(
+    "--advertise-addr",
+    default="",
+    metavar="IP|INTERFACE",
+    help="Address that other nodes shall use from now on; only of this machine's own node",
+)
 @click.argument("name", metavar="NODE")
 @pass_settings
 def update(
@@ -133,8 +141,15 @@ def update(
     role: Role | None,
     label_add: Sequence[str],
     label_rm: Sequence[str],
+    advertise_addr: str,
     name: str,
 ) -> None:
+    if advertise_addr:
+        if availability or drain_timeout is not None or wait or role or label_add or label_rm:
+            raise click.UsageError("--advertise-addr goes with no other change: it is this machine's own affair")
+        run(readdress(settings, name, advertise_address(advertise_addr, machine_addresses())))
+        click.echo(name)
+        return
     added = parse_labels(label_add)
     if (wait or drain_timeout is not None) and availability is not Availability.DRAIN:
         raise click.UsageError("--wait and --drain-timeout go with --availability drain only")

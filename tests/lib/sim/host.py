@@ -18,6 +18,7 @@ from lib.sim.disk import MountedDisk, SimDisk
 from lib.sim.network import SimNetwork, SimTransport
 from lib.sim.oracle import InvariantBroken, Oracle
 from lib.sim.virtual_time import HOST
+from msgspec.structs import replace
 
 from pyswarm.manager.raft.core import LEADER
 from pyswarm.manager.raft.engine import RaftEngine
@@ -157,6 +158,7 @@ class SimHost:
         self.clock_rate = 1.0
         self._clock_offset = world.rng.uniform(0, 1000)
         self._births = 0
+        self._moves = 0
         self._directory = directory
         self.member = self._new_member()
         self.sealer = Sealer(world.rng.randbytes(32))
@@ -167,6 +169,11 @@ class SimHost:
         self._births += 1
         raft_id = f"{self.name}{self._births}"
         return Member(raft_id, f"node-{self.name}", f"{self.name}:7946", f"{self.name}:2377")
+
+    def move(self) -> None:
+        """Be found under another address from the next start on."""
+        self._moves += 1
+        self.member = replace(self.member, raft_addr=f"{self.name}-{self._moves}:7946")
 
     # -- its clock and its threads
 

@@ -180,6 +180,17 @@ class Nemesis:
             leader.serve(_in_peace(leader.engine.transfer_leadership))
         return leader is not None
 
+    def _move(self) -> bool:
+        """Have a machine come back under another address, one at a time: when everybody knows where everybody is."""
+        hosts = self._group.hosts
+        booked = {host.member for host in hosts}
+        if self.is_replacing() or any(host.engine is None or set(host.engine.members()) != booked for host in hosts):
+            return False
+        host = self._rng.choice(hosts)
+        host.crash(power=False)
+        host.move()
+        return True
+
     def _replace(self) -> bool:
         """Remove a member for good; its host comes back as another one."""
         if self.is_replacing() or any(host.is_damaged for host in self._group.hosts):

@@ -121,6 +121,13 @@ class SimTransport:
         self._strangers.discard(member.raft_id)
         self._add(member)
 
+    def move_peer(self, member: Member) -> None:
+        peer = self._peers.get(member.raft_id)
+        if peer is not None and peer.member != member:
+            self._remove(member.raft_id)
+            self.handler.link_down(member.raft_id)
+            self._add(member)
+
     def drop_peer(self, raft_id: str) -> None:
         self._strangers.discard(raft_id)
         self._remove(raft_id)
@@ -142,6 +149,8 @@ class SimTransport:
         if sender.raft_id not in self._peers:
             self._strangers.add(sender.raft_id)
             self._add(sender)
+        else:
+            self.move_peer(sender)
         return True
 
     def forget(self, session: "_Session") -> None:

@@ -183,7 +183,11 @@ class Simulation:
         return engine.applied_index if engine is not None and is_done else 0
 
     def _is_everybody_at(self, index: int) -> bool:
-        return all(h.engine is not None and h.engine.applied_index >= index for h in self.hosts)
+        places = {host.member for host in self.hosts}
+        return all(
+            h.engine is not None and h.engine.applied_index >= index and set(h.engine.members()) == places
+            for h in self.hosts
+        )
 
     def _judge(self) -> None:
         views: dict[int, str] = {}
