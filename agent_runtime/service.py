@@ -181,7 +181,9 @@ class RuntimeService(rpc.RuntimeServicer):
             session.cancel()
 
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: Any) -> AsyncIterator[pb.LogRecord]:
-        lines = self._containers.logs(request.id, follow=request.follow, tail=request.tail, since=request.since)
+        lines = self._containers.logs(
+            request.id, follow=request.follow, tail=request.tail, since=request.since, until=request.until
+        )
         async for line in lines:
             yield pb.LogRecord(timestamp=line.timestamp, stream=line.stream, data=line.data)
 

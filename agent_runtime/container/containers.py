@@ -16,7 +16,9 @@ from pyswarm.agent_runtime.bundle.become import explain_failure
 from pyswarm.agent_runtime.container.entry import Entry
 from pyswarm.agent_runtime.container.exit_watch import ExitWatch
 from pyswarm.agent_runtime.container.images import ImageStore
+from pyswarm.agent_runtime.container.log_drivers import settings_of
 from pyswarm.agent_runtime.container.log_format import Line
+from pyswarm.agent_runtime.container.log_reader import read_lines
 from pyswarm.agent_runtime.container.prepare import Prepared, Preparer
 from pyswarm.agent_runtime.container.record import LOST_EXIT_CODE, Created, Outcome, Record, check_id, parse_signal
 from pyswarm.agent_runtime.container.recovery import Discovery, Verdict
@@ -87,8 +89,19 @@ class Containers:
             raise _not_found(container_id)
         return entry.record.to_message()
 
-    def logs(self, container_id: str, *, follow: bool, tail: int, since: float) -> AsyncIterator[Line]:
-        return self._entry(container_id).log.read(follow=follow, tail=tail, since=since)
+    def logs(
+        self, container_id: str, *, follow: bool, tail: int, since: float, until: float = 0.0
+    ) -> AsyncIterator[Line]:
+        """Yield lines of its log. Raises FailedPrecondition when its driver hands them on to somebody else."""
+        entry = self._entry(container_id)
+        if entry.log is None:
+            driver = entry.record.config.log_driver.name
+            raise FailedPrecondition(
+                f"configured logging driver does not support reading: {driver}",
+                remedy="Read them where the driver takes them, or use the driver json-file or local.",
+            )
+        seconds = max(0.0, until - self._clock.now()) if until else None
+        return read_lines(entry.log, follow=follow, tail=tail, since=since, until=until, seconds=seconds)
 
     def joinable(self, container_id: str) -> tuple[Record, int]:
         """Return a running container's record and a pidfd of its first process, which is the caller's to close."""
@@ -166,11 +179,12 @@ class Containers:
         build.build(container_id, config, created.image, self._preparer.host)
         if config.stop_signal:
             parse_signal(config.stop_signal)
+        settings_of(config)
         # Somebody else may have created it while the image was looked up; from here on nobody can.
         if (same := self._existing(container_id, config)) is not None:
             return same
         self._state.create(record)
-        entry = self._entries[container_id] = Entry(record, self._state.path(container_id))
+        entry = self._entries[container_id] = Entry(record, self._state.path(container_id), self._tasks)
         self._watchers.publish(entry.record.to_message())
         return entry.record.to_message()
 
@@ -204,6 +218,12 @@ class Containers:
             return entry.record.to_message()
 
     async def _start(self, entry: Entry) -> None:
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await entry.call_log()
+        except (OSError, TimeoutError) as error:
+            await self._cannot_start(entry, f"failed to initialize logging driver: {_why(error)}", 128, error)
+            raise AssertionError from error
         try:
             prepared = await asyncio.to_thread(self._preparer.prepare, entry.record)
         except (SwarmError, OSError) as error:
@@ -391,7 +411,7 @@ class Containers:
     def adopt(self, discoveries: list[Discovery]) -> None:
         """Take over what the previous daemon left. Call once, after the spawner is connected."""
         for found in discoveries:
-            entry = self._entries[found.record.id] = Entry(found.record, self._state.path(found.record.id))
+            entry = self._entries[found.record.id] = Entry(found.record, self._state.path(found.record.id), self._tasks)
             if found.verdict is Verdict.SETTLED:
                 if found.record.outcome is not None:
                     entry.cleaned.set()
@@ -458,6 +478,10 @@ def _not_found(container_id: str) -> NotFound:
 
 def not_running(container_id: str) -> FailedPrecondition:
     return FailedPrecondition(f"container {container_id} is not running", remedy="Start it first.")
+
+
+def _why(error: OSError | TimeoutError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) and error.args else "it does not answer"
 
 
 def _what_went_wrong(status: int | None, record: ExitRecord | None) -> str:

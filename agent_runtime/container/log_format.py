@@ -1,84 +1,114 @@
-"""One line of a container's log on disk, in the format that Kubernetes' runtimes use. Pure.
+"""How a container's log lies on disk, and how lines are made of it. Pure.
 
-    2026-11-23T21:58:03.123456Z stdout F the line, without its newline
-    2026-11-23T21:58:03.223456Z stderr P the beginning of a line that is not finished
+    000001.stdout    what the container wrote, byte for byte
+    000001.stderr
+    000001.index     an entry for each piece of it, in the order they were read: when, of which stream, how long
 
-Pieces (`P`) are written at once, so that nothing read from a container waits in our memory; readers join them.
+Nothing is looked at when it is written: the kernel moves it from the container's pipe into the file, and an entry of 16
+bytes follows. Lines are cut by whoever reads. Bytes without an entry are those of a daemon that was killed in between.
 """
 
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from typing import NamedTuple
 
+STREAMS = ("stdout", "stderr")
 LONGEST_LINE_BYTES = 16 * 1024
 """Longer lines come in pieces, as in Docker."""
 
+ENTRY = struct.Struct("<dIHH")
+_CONTINUES = 1
 
-@dataclass(frozen=True)
-class Line:
-    """`timestamp`: seconds since the epoch; `data`: without its newline."""
+
+class Piece(NamedTuple):
+    """`timestamp`: seconds since the epoch; `continues`: the first of its stream in a file, in the middle of a line."""
+
+    timestamp: float
+    length: int
+    stream: str
+    continues: bool = False
+
+    def encode(self) -> bytes:
+        return ENTRY.pack(self.timestamp, self.length, STREAMS.index(self.stream), _CONTINUES * self.continues)
+
+
+def decode(entries: bytes) -> list[Piece]:
+    """Return the pieces of an index; what a crash tore at its end, or an entry of no stream, is left out."""
+    whole = memoryview(entries)[: len(entries) // ENTRY.size * ENTRY.size]
+    return [
+        Piece(timestamp, length, STREAMS[stream], bool(flags & _CONTINUES))
+        for timestamp, length, stream, flags in ENTRY.iter_unpack(whole)
+        if stream < len(STREAMS)
+    ]
+
+
+class Line(NamedTuple):
+    """`timestamp`: seconds since the epoch, of its beginning; `data`: without its newline."""
 
     timestamp: float
     stream: str
     data: bytes
-    is_whole: bool = True
 
 
-def encode(data: bytes, stream: str, timestamp: float) -> bytes:
-    """Return what a container wrote as log lines."""
-    moment = datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="microseconds")
-    head = f"{moment[:-6]}Z {stream} ".encode()
-    pieces = data.split(b"\n")
-    if max(map(len, pieces)) <= LONGEST_LINE_BYTES:
-        # One joining of what is nearly always all of it: this is what decides how fast a container can write.
-        whole = b"".join((head, b"F ", (b"\n" + head + b"F ").join(pieces[:-1]), b"\n")) if len(pieces) > 1 else b""
-        return whole + (b"".join((head, b"P ", pieces[-1], b"\n")) if pieces[-1] else b"")
-    return b"".join(_in_pieces(pieces, head))
+class _Begun(NamedTuple):
+    timestamp: float
+    data: bytes
+    is_skipped: bool
 
 
-def _in_pieces(lines: list[bytes], head: bytes) -> Iterator[bytes]:
-    """Yield lines, the last one unfinished, cut where they are too long."""
-    for line in lines[:-1]:
-        while len(line) > LONGEST_LINE_BYTES:
-            yield head + b"P " + line[:LONGEST_LINE_BYTES] + b"\n"
-            line = line[LONGEST_LINE_BYTES:]
-        yield head + b"F " + line + b"\n"
-    rest = lines[-1]
-    for at in range(0, len(rest), LONGEST_LINE_BYTES):
-        yield head + b"P " + rest[at : at + LONGEST_LINE_BYTES] + b"\n"
-
-
-def decode(line: bytes) -> Line | None:
-    """Read one line of a log, without its newline; None for what a crash tore."""
-    moment, _, rest = line.partition(b" ")
-    stream, _, rest = rest.partition(b" ")
-    tag, space, data = rest.partition(b" ")
-    if not space or tag not in (b"F", b"P") or stream not in (b"stdout", b"stderr"):
-        return None
-    try:
-        timestamp = datetime.fromisoformat(moment.decode("ascii")).timestamp()
-    except ValueError:
-        return None
-    return Line(timestamp, stream.decode(), data, tag == b"F")
-
-
-class Joiner:
-    """Joins the pieces of each stream to whole lines."""
+class LineCutter:
+    """Cuts what each stream said into lines. Of a line whose beginning is not there, nothing is told."""
 
     def __init__(self) -> None:
-        self._begun: dict[str, Line] = {}
+        self._begun: dict[str, _Begun] = {}
 
-    def join(self, line: Line) -> Line | None:
-        """Return a line to show, or None while it is not finished."""
-        begun = self._begun.pop(line.stream, None)
-        if begun is not None:
-            line = Line(begun.timestamp, line.stream, begun.data + line.data, line.is_whole)
-        if line.is_whole or len(line.data) >= LONGEST_LINE_BYTES:
-            return line
-        self._begun[line.stream] = line
-        return None
+    def skip_to_next_line(self, stream: str) -> None:
+        """The next bytes are the rest of a line that was not wanted."""
+        self._begun[stream] = _Begun(0.0, b"", True)
 
-    def rest(self) -> Iterator[Line]:
-        """Return what was never finished, once no more can come."""
-        yield from sorted(self._begun.values(), key=lambda line: line.timestamp)
+    def forget(self) -> None:
+        """What comes next does not go on from what came before."""
         self._begun.clear()
+
+    def cut(self, piece: Piece, data: bytes) -> list[Line]:
+        """Return the lines that `data`, of this piece, ends."""
+        begun = self._begun.pop(piece.stream, None)
+        if begun is None:
+            begun = _Begun(piece.timestamp, b"", piece.continues)
+        pieces = data.split(b"\n")
+        rest = pieces.pop()
+        lines: list[Line] = []
+        if not pieces:
+            started, rest, skipped = begun.timestamp, begun.data + rest, begun.is_skipped
+        else:
+            if not begun.is_skipped:
+                lines.extend(_lines(begun.timestamp, piece.stream, begun.data + pieces[0]))
+            timestamp, stream = piece.timestamp, piece.stream
+            if len(data) <= LONGEST_LINE_BYTES or max(map(len, pieces)) <= LONGEST_LINE_BYTES:
+                lines.extend([Line(timestamp, stream, text) for text in pieces[1:]])
+            else:
+                lines.extend(line for text in pieces[1:] for line in _lines(timestamp, stream, text))
+            started, skipped = timestamp, False
+        if skipped:
+            self._begun[piece.stream] = _Begun(0.0, b"", True)
+            return lines
+        while len(rest) > LONGEST_LINE_BYTES:
+            lines.append(Line(started, piece.stream, rest[:LONGEST_LINE_BYTES]))
+            started, rest = piece.timestamp, rest[LONGEST_LINE_BYTES:]
+        if rest:
+            self._begun[piece.stream] = _Begun(started, rest, False)
+        return lines
+
+    def rest(self) -> list[Line]:
+        """Return what was never finished, once no more can come."""
+        begun = [Line(b.timestamp, stream, b.data) for stream, b in self._begun.items() if not b.is_skipped]
+        self._begun.clear()
+        return sorted(begun)
+
+
+def _lines(timestamp: float, stream: str, text: bytes) -> Iterator[Line]:
+    if len(text) <= LONGEST_LINE_BYTES:
+        yield Line(timestamp, stream, text)
+        return
+    for at in range(0, len(text), LONGEST_LINE_BYTES):
+        yield Line(timestamp, stream, text[at : at + LONGEST_LINE_BYTES])

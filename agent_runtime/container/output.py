@@ -1,4 +1,4 @@
-"""Read a container's output from its FIFOs into its log.
+"""Read a container's output from its FIFOs and hand it to where it goes.
 
 The FIFOs have names, and the container holds both ends of them open: when daemon and spawner are gone it is neither
 killed by SIGPIPE nor stopped for good, since whoever comes next opens them again and reads on.
@@ -7,26 +7,45 @@ killed by SIGPIPE nor stopped for good, since whoever comes next opens them agai
 import asyncio
 import fcntl
 import os
+import struct
+import termios
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
-from pyswarm.agent_runtime.container.log_file import ContainerLog
+from pyswarm.agent_runtime.container.log_format import STREAMS
 from pyswarm.proto.clock import Clock
 from pyswarm.proto.log import get_logger
 
 log = get_logger(__name__)
 
-STREAMS = ("stdout", "stderr")
-_READ_BYTES = 256 * 1024
-"""Of a pipe at once, and what one holds: a container that writes faster than we read then waits less often."""
+_PIPE_BYTES = 1024 * 1024
+"""What a pipe holds: a container that writes faster than we read then waits less often."""
 _F_SETPIPE_SZ = 1031
 
 
-class OutputPump:
-    """Moves what a container writes into its log while the loop runs, and the rest at its end."""
+class Target(Protocol):
+    """Where output goes: files (`log_file`) or somebody else (`log_relay`)."""
 
-    def __init__(self, directory: Path, target: ContainerLog, clock: Clock) -> None:
-        self._log = target
+    def take(self, pipe: int, stream: str, now: float, /) -> int:
+        """Take what is in a pipe; return how many bytes. Raises BlockingIOError when there is nothing.
+
+        Raises another OSError when it cannot be kept; it is still in the pipe then.
+        """
+
+    def wants_more(self, when_it_does: Callable[[], None], /) -> bool:
+        """Whether more may be taken; if not, `when_it_does` is called once it may."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class OutputPump:
+    """Moves what a container writes to its target while the loop runs, and the rest at its end."""
+
+    def __init__(self, directory: Path, target: Target, clock: Clock) -> None:
+        self._target = target
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._open: dict[int, str] = {}
@@ -35,37 +54,56 @@ class OutputPump:
             # Both ways, so that our own descriptor never sees an end while nobody has the other side open.
             descriptor = os.open(directory / stream, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             with suppress(PermissionError):  # the machine's limit on pipes is reached: the usual size will do
-                fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _READ_BYTES)
+                fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
             self._open[descriptor] = stream
+        self._resume()
+
+    def _resume(self) -> None:
+        for descriptor in self._open:
             self._loop.add_reader(descriptor, self._read, descriptor)
 
-    def _read(self, descriptor: int) -> bool:
+    def _pause(self) -> None:
+        for descriptor in self._open:
+            self._loop.remove_reader(descriptor)
+
+    def _read(self, descriptor: int) -> None:
+        self._take(descriptor)
+        if not self._target.wants_more(self._resume):
+            self._pause()  # the container waits, as with Docker's blocking mode
+
+    def _take(self, descriptor: int) -> None:
         try:
-            data = os.read(descriptor, _READ_BYTES)
-        except BlockingIOError:
-            return False
-        try:
-            self._log.append(data, self._open[descriptor], self._clock.now())
+            self._target.take(descriptor, self._open[descriptor], self._clock.now())
             self._failing = False
+        except BlockingIOError:
+            pass
         except OSError as error:
             # A full disk must not stop the container: what cannot be kept is dropped, and said once.
             if not self._failing:
                 log.error("dropping a container's output", error=error)
             self._failing = True
-        return True
+            with suppress(BlockingIOError):
+                os.read(descriptor, _PIPE_BYTES)
 
     def finish(self) -> None:
         """Read what is left and close. Call when no process of the container is left."""
+        self._pause()
         for descriptor in list(self._open):
-            self._loop.remove_reader(descriptor)
-            while self._read(descriptor):
-                pass
-            os.close(descriptor)
-            del self._open[descriptor]
+            while _waiting_bytes(descriptor):
+                self._take(descriptor)
+        self._close()
 
     def abandon(self) -> None:
         """Close without reading: the daemon stops, the container goes on."""
-        for descriptor in list(self._open):
-            self._loop.remove_reader(descriptor)
+        self._pause()
+        self._close()
+
+    def _close(self) -> None:
+        for descriptor in self._open:
             os.close(descriptor)
-            del self._open[descriptor]
+        self._open.clear()
+
+
+def _waiting_bytes(pipe: int) -> int:
+    (count,) = struct.unpack("=i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))
+    return int(count)

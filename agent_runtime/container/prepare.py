@@ -15,7 +15,7 @@ import msgspec
 from pyswarm.agent_runtime.bundle import build, etc_files, runtime_spec, users
 from pyswarm.agent_runtime.bundle.compile import Handover, compile_program, mount_attributes
 from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Spec
-from pyswarm.agent_runtime.container.output import STREAMS
+from pyswarm.agent_runtime.container.log_format import STREAMS
 from pyswarm.agent_runtime.container.record import Record
 from pyswarm.agent_runtime.container.state_directory import StateDirectory
 from pyswarm.agent_runtime.kernel import mounts, rootfs_files

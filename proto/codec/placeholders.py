@@ -34,6 +34,11 @@ def placeholder_problems(what: str, text: str) -> Iterator[Problem]:
             )
 
 
+def names_in(text: str) -> list[str]:
+    """Return the names between double braces."""
+    return [found.strip() for found in _BRACES.findall(text)]
+
+
 def has_placeholder(text: str) -> bool:
     return _BRACES.search(text) is not None
 

@@ -15,6 +15,7 @@ from pyswarm.proto.codec.canary import canary_problems
 from pyswarm.proto.codec.constraint import parse_constraint, parse_preference
 from pyswarm.proto.codec.cron import check_schedule
 from pyswarm.proto.codec.generic_resources import parse_reservation
+from pyswarm.proto.codec.log_settings import log_driver_problems
 from pyswarm.proto.codec.problems import Problem, caught, negative, raise_if_any
 from pyswarm.proto.codec.validate_container import container_problems
 from pyswarm.proto.errors import InvalidArgument
@@ -72,6 +73,7 @@ def service_problems(spec: ServiceSpec) -> Iterator[Problem]:
     yield from _restart_problems(template.restart_policy)
     yield from _placement_problems(template.placement)
     yield from negative("force_update", template.force_update)
+    yield from log_driver_problems(template.log_driver)
     yield from _mode_problems(spec.mode)
     yield from _job_problems(spec)
     yield from _update_problems("update", spec.update_config)

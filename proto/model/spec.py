@@ -151,12 +151,20 @@ class Placement(Struct, frozen=True, omit_defaults=True, gc=False):
     priority: int = 0
 
 
+class LogDriver(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Where the output of tasks goes (proto/codec/log_settings.py); no name is json-file."""
+
+    name: str = ""
+    options: Mapping[str, str] = {}
+
+
 class TaskSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     container_spec: ContainerSpec = ContainerSpec()
     resources: ResourceRequirements = ResourceRequirements()
     restart_policy: RestartPolicy = RestartPolicy()
     placement: Placement = Placement()
     force_update: int = 0
+    log_driver: LogDriver = LogDriver()
 
 
 class ReplicatedMode(Struct, frozen=True, omit_defaults=True, gc=False):

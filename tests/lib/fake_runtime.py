@@ -92,7 +92,9 @@ class FakeRuntime:
         while True:
             yield await changes.get()
 
-    async def logs(self, container_id: str, *, follow: bool, tail: int, since: float) -> AsyncIterator[pb.LogRecord]:
+    async def logs(
+        self, container_id: str, *, follow: bool, tail: int, since: float, until: float = 0.0
+    ) -> AsyncIterator[pb.LogRecord]:
         self._called("logs")
         yield pb.LogRecord(data=b"a line", stream="stdout")
 

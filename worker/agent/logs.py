@@ -65,7 +65,7 @@ class LogPublisher:
             try:
                 options = order.options
                 async for record in self._runtime.logs(
-                    task_id, follow=options.follow, tail=options.tail, since=options.since
+                    task_id, follow=options.follow, tail=options.tail, since=options.since, until=options.until
                 ):
                     await lines.put(
                         pb.LogMessage(
@@ -73,7 +73,9 @@ class LogPublisher:
                         )
                     )
             except SwarmError as error:
-                await lines.put(pb.LogMessage(task_id=task_id, note=f"logs of task {task_id}: {error.message}"))
+                await lines.put(
+                    pb.LogMessage(task_id=task_id, note=f"logs of task {task_id}: {error.message}. {error.remedy}")
+                )
 
         async def read_all() -> None:
             async with asyncio.TaskGroup() as group:

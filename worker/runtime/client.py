@@ -71,7 +71,9 @@ class RuntimeClient:
         async for container in self._stub.WatchContainers(pb.WatchContainersRequest()):
             yield container
 
-    async def logs(self, container_id: str, *, follow: bool, tail: int, since: float) -> AsyncIterator[pb.LogRecord]:
-        request = pb.ReadLogsRequest(id=container_id, follow=follow, tail=tail, since=since)
+    async def logs(
+        self, container_id: str, *, follow: bool, tail: int, since: float, until: float = 0.0
+    ) -> AsyncIterator[pb.LogRecord]:
+        request = pb.ReadLogsRequest(id=container_id, follow=follow, tail=tail, since=since, until=until)
         async for record in self._stub.ReadLogs(request):
             yield record

@@ -51,4 +51,7 @@ class RuntimePort(Protocol):
     def watch(self) -> AsyncIterator[pb.Container]:
         """Yield every container, then each change of one."""
 
-    def logs(self, container_id: str, *, follow: bool, tail: int, since: float) -> AsyncIterator[pb.LogRecord]: ...
+    def logs(
+        self, container_id: str, *, follow: bool, tail: int, since: float, until: float = 0.0
+    ) -> AsyncIterator[pb.LogRecord]:
+        """Yield its lines; `until` 0 is without an end. Raises FailedPrecondition when its driver keeps none."""

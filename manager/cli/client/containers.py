@@ -87,8 +87,10 @@ class ContainersClient:
         request = pb.ContainerId(id=await self.find(name))
         return list((await self._stub.TopContainer(request, timeout=CALL_TIMEOUT_SECONDS)).processes)
 
-    async def logs(self, name: str, *, follow: bool, tail: int, since: float) -> AsyncIterator[pb.LogRecord]:
-        request = pb.ReadLogsRequest(id=await self.find(name), follow=follow, tail=tail, since=since)
+    async def logs(
+        self, name: str, *, follow: bool, tail: int, since: float, until: float
+    ) -> AsyncIterator[pb.LogRecord]:
+        request = pb.ReadLogsRequest(id=await self.find(name), follow=follow, tail=tail, since=since, until=until)
         async for record in self._stub.ReadLogs(request):
             yield record
 

@@ -249,9 +249,8 @@ class ControlClient:
         return aiter(self._stub.Watch(request))
 
     def logs(
-        self, *, service_ids: Sequence[str], task_ids: Sequence[str], follow: bool, tail: int, since: float
+        self, *, service_ids: Sequence[str], task_ids: Sequence[str], options: logs_pb2.LogOptions
     ) -> AsyncIterator[logs_pb2.LogMessage]:
-        options = logs_pb2.LogOptions(follow=follow, tail=tail, since=since)
         request = logs_pb2.SubscribeLogsRequest(service_ids=service_ids, task_ids=task_ids, options=options)
         return aiter(self._logs.SubscribeLogs(request))
 

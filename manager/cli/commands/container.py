@@ -88,17 +88,19 @@ def inspect(settings: Settings, names: Sequence[str]) -> None:
 @click.option(
     "--since", default="", metavar="TIME", help="Lines since a moment (2026-01-02T13:23:37Z) or a length (42m)"
 )
+@click.option("--until", default="", metavar="TIME", help="Lines before a moment or a length of time ago; then it ends")
 @click.option("-t", "--timestamps", is_flag=True, help="Print when each line was written")
 @click.argument("name", metavar="CONTAINER")
 @pass_settings
-def logs(settings: Settings, follow: bool, tail: str, since: str, timestamps: bool, name: str) -> None:
+def logs(settings: Settings, follow: bool, tail: str, since: str, until: str, timestamps: bool, name: str) -> None:
     if tail != "all" and not (tail.isascii() and tail.isdigit() and len(tail) <= 9):
         raise InvalidArgument(f'invalid number of lines "{tail}"', remedy="Write a number, or all.")
-    lines, moment = -1 if tail == "all" else int(tail), parse_since(since, now=SYSTEM_CLOCK.now())
+    lines, now = -1 if tail == "all" else int(tail), SYSTEM_CLOCK.now()
+    begins, ends = parse_since(since, now=now), parse_since(until, now=now)
 
     async def print_all() -> None:
         async with connect_containers(settings) as client:
-            async for record in client.logs(name, follow=follow, tail=lines, since=moment):
+            async for record in client.logs(name, follow=follow, tail=lines, since=begins, until=ends):
                 out = sys.stderr.buffer if record.stream == "stderr" else sys.stdout.buffer
                 out.write(f"{rfc3339(record.timestamp)} ".encode() * timestamps + record.data + b"\n")
                 out.flush()

@@ -1,5 +1,6 @@
 """`pyswarm service logs`."""
 
+import asyncio
 import sys
 
 import click
@@ -13,6 +14,7 @@ from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.logs import LogStyle, log_line
 from pyswarm.proto.clock import SYSTEM_CLOCK
 from pyswarm.proto.errors import InvalidArgument, NotFound, Unavailable
+from pyswarm.proto.v1.logs_pb2 import LogOptions
 
 
 @click.command(help="Print what the tasks of a service, or one task, wrote.")
@@ -21,6 +23,7 @@ from pyswarm.proto.errors import InvalidArgument, NotFound, Unavailable
 @click.option(
     "--since", default="", metavar="TIME", help="Lines since a moment (2026-01-02T13:23:37Z) or a length (42m)"
 )
+@click.option("--until", default="", metavar="TIME", help="Lines before a moment or a length of time ago; then it ends")
 @click.option("-t", "--timestamps", is_flag=True, help="Print when each line was written")
 @click.option("--raw", is_flag=True, help="Print the lines alone")
 @click.option("--no-resolve", is_flag=True, help="Do not map ids to names")
@@ -33,6 +36,7 @@ def logs(
     follow: bool,
     tail: str,
     since: str,
+    until: str,
     timestamps: bool,
     raw: bool,
     no_resolve: bool,
@@ -41,8 +45,11 @@ def logs(
     name: str,
 ) -> None:
     style = LogStyle(timestamps, raw, no_resolve, no_task_ids, no_trunc)
-    lines, moment = _lines(tail), parse_since(since, now=SYSTEM_CLOCK.now())
-    run(_logs(settings, name, style, follow=follow, tail=lines, since=moment))
+    lines, now = _lines(tail), SYSTEM_CLOCK.now()
+    begins, ends = parse_since(since, now=now), parse_since(until, now=now)
+    # What lies in the past needs no following.
+    options = LogOptions(follow=follow and not 0 < ends <= now, tail=lines, since=begins, until=ends)
+    run(_logs(settings, name, style, options, seconds=ends - now if options.follow and ends else None))
 
 
 def _lines(text: str) -> int:
@@ -53,10 +60,19 @@ def _lines(text: str) -> int:
     return int(text)
 
 
-async def _logs(settings: Settings, name: str, style: LogStyle, *, follow: bool, tail: int, since: float) -> None:
+async def _logs(settings: Settings, name: str, style: LogStyle, options: LogOptions, *, seconds: float | None) -> None:
+    """Print them; what is followed is followed for so many seconds, or until interrupted."""
+    try:
+        async with asyncio.timeout(seconds):
+            await _print(settings, name, style, options)
+    except TimeoutError:
+        pass  # `until` has come
+
+
+async def _print(settings: Settings, name: str, style: LogStyle, options: LogOptions) -> None:
     async with connect(settings) as client:
         service_ids, task_ids, known = await _find(client, name)
-        stream = client.logs(service_ids=service_ids, task_ids=task_ids, follow=follow, tail=tail, since=since)
+        stream = client.logs(service_ids=service_ids, task_ids=task_ids, options=options)
         notes: list[str] = []
         async for message in stream:
             if message.note:
@@ -69,8 +85,11 @@ async def _logs(settings: Settings, name: str, style: LogStyle, *, follow: bool,
             out = sys.stderr.buffer if message.stream == "stderr" else sys.stdout.buffer
             out.write(log_line(message.task_id, message.timestamp, message.data, known, style))
             out.flush()
-        if notes and not follow:
-            raise Unavailable("the logs are incomplete", remedy="`pyswarm node ls` shows which nodes are connected.")
+        if notes and not options.follow:
+            raise Unavailable(
+                "the logs are incomplete",
+                remedy="What is missing is said above; `pyswarm node ls` shows which nodes are connected.",
+            )
 
 
 async def _find(client: ControlClient, name: str) -> tuple[list[str], list[str], TaskList]:

@@ -98,6 +98,8 @@ _SHARED: tuple[Decorator, ...] = (
     _one("--cron-keep-failed", kind=COUNT, text="Failed runs to remember besides the last run (1)"),
     _switch("--cron-suspend", "Do not run by the schedule for now"),
     _one("--max-concurrent", kind=COUNT, text="Tasks of a job that run at once (all)"),
+    _one("--log-driver", text="Where the output of tasks goes: json-file, local, syslog, journald, none (json-file)"),
+    _many("--log-opt", text="Options of the log driver", metavar="NAME=VALUE"),
     _one("--endpoint-mode", kind=click.Choice(["vip", "dnsrr"]), text="Endpoint mode (vip)"),
     click.option("-d", "--detach", is_flag=True, help="Exit at once instead of following until it has converged"),
     click.option("-q", "--quiet", is_flag=True, help="Show no progress"),

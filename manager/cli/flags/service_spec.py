@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from pyswarm.manager.cli.flags.health import with_health
+from pyswarm.manager.cli.flags.log_driver import with_log_driver
 from pyswarm.manager.cli.flags.merge import merged
 from pyswarm.manager.cli.flags.surroundings import with_surroundings
 from pyswarm.manager.cli.flags.values import (
@@ -267,6 +268,7 @@ def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
             template,
             container_spec=with_surroundings(with_health(container, flags), flags),
             resources=resources,
+            log_driver=with_log_driver(template.log_driver, flags),
             restart_policy=restart,
             placement=_given(
                 template.placement,

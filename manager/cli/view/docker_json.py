@@ -196,6 +196,9 @@ def _template(template: TaskSpec) -> Json:
                 }
             ),
             "ForceUpdate": template.force_update,
+            "LogDriver": _without_empty(
+                {"Name": template.log_driver.name, "Options": dict(template.log_driver.options)}
+            ),
             "Runtime": "container",
         }
     )

@@ -130,6 +130,13 @@ def service_pretty(service: Service, *, now: float) -> str:
             },
         ),
         (
+            "Log Driver",
+            {
+                "Name": template.log_driver.name,
+                "LogOpts": " ".join(f"{key}={value}" for key, value in sorted(template.log_driver.options.items())),
+            },
+        ),
+        (
             "Ports",
             [
                 f"{p.published_port or '(any)'}:{p.target_port}/{p.protocol} {p.publish_mode.name.lower()}"

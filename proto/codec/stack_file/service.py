@@ -6,6 +6,7 @@ from pyswarm.proto.codec.stack_file.deploy import deployment_of
 from pyswarm.proto.codec.stack_file.document import failure
 from pyswarm.proto.codec.stack_file.endpoints import mounts_of, ports_of
 from pyswarm.proto.codec.stack_file.health import check_of, pre_stop_of
+from pyswarm.proto.codec.stack_file.logging import log_driver_of
 from pyswarm.proto.codec.stack_file.payloads import Known, configs_used, secrets_used
 from pyswarm.proto.codec.stack_file.reader import Section
 from pyswarm.proto.codec.stack_file.surroundings import hosts_of, one_or_many, sysctls_of, ulimits_of
@@ -73,6 +74,7 @@ def service_of(
             resources=deployment.resources,
             restart_policy=deployment.restart_policy,
             placement=deployment.placement,
+            log_driver=log_driver_of(service, warnings),
         ),
         mode=deployment.mode,
         update_config=deployment.update_config,

@@ -39,7 +39,7 @@ SERVICE = Vocabulary(
     frozenset(
         {"image", "command", "entrypoint", "environment", "labels", "deploy", "ports", "volumes", "user"}
         | {"working_dir", "hostname", "stop_signal", "stop_grace_period", "cap_add", "cap_drop", "read_only"}
-        | {"dns", "dns_opt", "dns_search", "extra_hosts", "sysctls", "ulimits"}
+        | {"dns", "dns_opt", "dns_search", "extra_hosts", "sysctls", "ulimits", "logging"}
         | {"init", "secrets", "configs", "healthcheck", "readiness", "pre_stop", "drain_delay"}
     ),
     ignored={
@@ -74,7 +74,6 @@ SERVICE = Vocabulary(
         "env_file": "Write the variables under environment.",
         "extends": "Use a YAML anchor (&name, <<: *name) or a second file (-c A -c B).",
         "isolation": "It is for Windows containers only.",
-        "logging": "Logs are kept by pyswarm itself: read them with `pyswarm service logs`.",
         "mem_limit": "Use deploy.resources.limits.memory.",
         "mem_reservation": "Use deploy.resources.reservations.memory.",
         "mem_swappiness": "Use deploy.resources.limits.memory.",
@@ -97,6 +96,8 @@ HEALTHCHECK = Vocabulary(
     frozenset({"test", "interval", "timeout", "retries", "start_period", "start_interval", "disable"})
 )
 """`healthcheck`, and `readiness`, which is ours."""
+
+LOGGING = Vocabulary(frozenset({"driver", "options"}))
 
 ULIMIT = Vocabulary(frozenset({"soft", "hard"}))
 

@@ -89,7 +89,6 @@ def test_a_file_that_is_no_stack_is_refused(text: str, place: str, message: str)
     ("body", "place", "message"),
     [
         ("imagee: x", "4:5", "unknown key services.web.imagee"),
-        ("logging: {driver: x}", "4:5", "services.web.logging is not supported"),
         ("networks: [a]", "4:5", "services.web.networks is not supported"),
         ("extends: {service: x}", "4:5", "services.web.extends is not supported"),
         ("mem_limit: 5m", "4:5", "services.web.mem_limit is not supported"),

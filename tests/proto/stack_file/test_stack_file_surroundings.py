@@ -1,10 +1,12 @@
 """Name servers, hosts, kernel settings and limits in a stack file."""
 
+import re
+
 import pytest
 
 from pyswarm.proto.codec.stack_file import StackFile, parse_stack
 from pyswarm.proto.errors import InvalidArgument, InvalidStackFile
-from pyswarm.proto.model.spec import ContainerSpec, Ulimit
+from pyswarm.proto.model.spec import ContainerSpec, LogDriver, Ulimit
 
 
 def parsed(*lines: str) -> StackFile:
@@ -55,3 +57,22 @@ def test_what_makes_no_sense_is_refused(written: str, said: str):
 @pytest.mark.parametrize("key", ["tty", "stdin_open"])
 def test_what_has_no_effect_is_warned_of(key: str):
     assert any(f"services.web.{key} is ignored" in warning for warning in parsed(f"{key}: true").warnings)
+
+
+def test_a_log_driver_is_read_with_its_options():
+    template = parsed("logging: {driver: local, options: {max-size: 10m, max-file: 3}}").services[0].task_template
+    assert template.log_driver == LogDriver("local", {"max-size": "10m", "max-file": "3"})
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("logging: {driver: gelf}", "no log driver named 'gelf' is registered"),
+        ("logging: {options: {max-sise: 1m}}", "unknown log opt 'max-sise' for json-file log driver"),
+        ("logging: {options: {max-size: }}", "services.web.logging.options.max-size has no value"),
+        ("logging: {drivers: local}", "services.web.logging.drivers"),
+    ],
+)
+def test_a_log_driver_that_makes_no_sense_is_refused(written: str, said: str):
+    with pytest.raises((InvalidArgument, InvalidStackFile), match=re.escape(said)):
+        parsed(written)

@@ -5,9 +5,10 @@ from lib.driven_task import WEB, Driven
 from msgspec.structs import replace
 
 from pyswarm.proto.errors import NotFound, Unavailable
-from pyswarm.proto.model.spec import Mount
+from pyswarm.proto.model.spec import LogDriver, Mount
 from pyswarm.proto.model.states import TaskState
 from pyswarm.proto.v1 import runtime_pb2 as pb
+from pyswarm.proto.v1 import types_pb2
 from pyswarm.worker.agent import controller as module
 
 
@@ -37,6 +38,15 @@ async def test_a_container_that_ends_well_completes_its_task_and_gives_back_its_
     assert driven.running is not None
     await driven.running
     assert (driven.network.attached, driven.runtime.kept, driven.journal.load()) == (set(), {}, [])
+
+
+async def test_a_tasks_container_logs_where_the_service_says(driven: Driven):
+    wanted = LogDriver("local", {"max-size": "1m"})
+    driven.accepted = replace(driven.accepted, spec=replace(driven.accepted.spec, log_driver=wanted))
+    driven.controller = driven.make()
+    driven.start()
+    await driven.until(TaskState.RUNNING)
+    assert driven.runtime.kept["t1"].config.log_driver == types_pb2.LogDriver(name="local", options={"max-size": "1m"})
 
 
 async def test_a_replacement_waits_until_it_may_run(driven: Driven):
