@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from pyswarm.agent_runtime.container.adjust import Adjustments
+from pyswarm.agent_runtime.container.attach import Attachment
 from pyswarm.agent_runtime.container.containers import Containers
 from pyswarm.agent_runtime.container.exec_session import ExecSession
 from pyswarm.agent_runtime.container.exec_streams import Streams
@@ -175,6 +176,19 @@ class RuntimeService(rpc.RuntimeServicer):
             feeding.cancel()
             session.abandon()
 
+    async def AttachContainer(
+        self, request_iterator: AsyncIterator[pb.ExecInput], context: Any
+    ) -> AsyncIterator[pb.ExecOutput]:
+        inputs = aiter(request_iterator)
+        attachment = self._containers.attach((await anext(inputs, pb.ExecInput())).attach)
+        feeding = self._tasks.create_task(_feed(attachment, inputs))
+        try:
+            async for output in attachment.hear():
+                yield output
+        finally:
+            feeding.cancel()
+            attachment.close()
+
     def close(self) -> None:
         """Let go of processes under way; they go on."""
         for session in self._sessions:
@@ -188,11 +202,11 @@ class RuntimeService(rpc.RuntimeServicer):
             yield pb.LogRecord(timestamp=line.timestamp, stream=line.stream, data=line.data)
 
 
-async def _feed(session: ExecSession, inputs: AsyncIterator[pb.ExecInput]) -> None:
+async def _feed(session: ExecSession | Attachment, inputs: AsyncIterator[pb.ExecInput]) -> None:
     try:
         await session.feed(inputs)
     except (SwarmError, grpc.RpcError, OSError) as error:
-        log.info("the input of an exec ended early", error=error)
+        log.info("the input of a process ended early", error=error)
 
 
 def _version() -> str:

@@ -66,6 +66,7 @@ def build(container_id: str, config: pb.ContainerConfig, image: Mapping[str, Any
             capabilities=Capabilities(bounding=names, effective=names, permitted=names),
             rlimits=_rlimits(host),
             no_new_privileges=True,
+            terminal=config.tty,
         ),
         root=Root(readonly=config.read_only),
         hostname=hostname_of(container_id, config),
@@ -104,7 +105,7 @@ def command_line(config: pb.ContainerConfig, image: Mapping[str, Any]) -> tuple[
 
 def environment(config: pb.ContainerConfig, image: Mapping[str, Any]) -> tuple[str, ...]:
     """Return NAME=value, the container's own over the image's; PATH and HOSTNAME as Docker sets them."""
-    merged: dict[str, str] = {"PATH": defaults.PATH}
+    merged: dict[str, str] = {"PATH": defaults.PATH} | ({"TERM": "xterm"} if config.tty else {})
     for line in (*(image.get("Env") or ()), *config.env):
         name, equals, value = line.partition("=")
         if not name:

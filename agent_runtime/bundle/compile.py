@@ -39,25 +39,32 @@ class Handover:
     """Descriptors that a program starts with, in the order of their slots.
 
     rootfs, stdout, stderr, then `cgroup_files` of them, then the network namespace if one is joined, then one
-    detached tree per bind mount in the order of the spec.
+    detached tree per bind mount in the order of the spec, then stdin if there is one. On a terminal, stdout and stderr
+    are that terminal, and stdin as well.
     """
 
     cgroup_files: int
     joins_network: bool
     binds: tuple[str, ...]
+    has_stdin: bool = False
 
     rootfs = Slot(0)
     stdout = Slot(1)
     stderr = Slot(2)
 
     @classmethod
-    def of(cls, spec: Spec, *, cgroup_files: int) -> "Handover":
+    def of(cls, spec: Spec, *, cgroup_files: int, has_stdin: bool = False) -> "Handover":
         joins = any(namespace.type == "network" and namespace.path for namespace in spec.linux.namespaces)
-        return cls(cgroup_files, joins, tuple(m.destination for m in spec.mounts if m.type == "bind"))
+        return cls(cgroup_files, joins, tuple(m.destination for m in spec.mounts if m.type == "bind"), has_stdin)
 
     @property
     def count(self) -> int:
-        return 3 + self.cgroup_files + self.joins_network + len(self.binds)
+        return 3 + self.cgroup_files + self.joins_network + len(self.binds) + self.has_stdin
+
+    @property
+    def stdin(self) -> Slot:
+        assert self.has_stdin, "only a container with an open stdin is given one"
+        return Slot(self.count - 1)
 
     def bind(self, destination: str) -> Slot:
         return Slot(3 + self.cgroup_files + self.joins_network + self.binds.index(destination))
@@ -84,7 +91,7 @@ def compile_program(
         rootfs.make_read_only()
     rootfs.pivot()
     w.call("sethostname", w.text(spec.hostname), len(spec.hostname.encode()), label="set the host name")
-    _standard_streams(w, rootfs, handover)
+    _standard_streams(w, rootfs, handover, is_terminal=spec.process.terminal)
     become(w, spec.process, cwd=cwd, seccomp=Filter(seccomp))
     return w.finish()
 
@@ -172,11 +179,18 @@ def _sysctls(w: Writer, rootfs: RootfsWriter, sysctls: tuple[tuple[str, str], ..
         w.call("write", file, w.text(value), len(value), label=f"set {key}")
 
 
-def _standard_streams(w: Writer, rootfs: RootfsWriter, handover: Handover) -> None:
-    null = w.new_slot()
-    w.call("openat", rootfs.dev, w.text("null"), os.O_RDWR | os.O_CLOEXEC, 0, label="open /dev/null", save=null)
-    for number, source in enumerate((null, handover.stdout, handover.stderr)):
+def _standard_streams(w: Writer, rootfs: RootfsWriter, handover: Handover, *, is_terminal: bool) -> None:
+    if is_terminal:
+        stdin = handover.stdout
+    elif handover.has_stdin:
+        stdin = handover.stdin
+    else:
+        stdin = w.new_slot()
+        w.call("openat", rootfs.dev, w.text("null"), os.O_RDWR | os.O_CLOEXEC, 0, label="open /dev/null", save=stdin)
+    for number, source in enumerate((stdin, handover.stdout, handover.stderr)):
         w.call("dup3", source, number, 0, label="set up the standard streams")
+    if is_terminal:
+        w.call("ioctl", 0, n.TIOCSCTTY, 0, label="take the terminal")
 
 
 def mount_attributes(mount: Mount) -> int:

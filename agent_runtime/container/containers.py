@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pyswarm.agent_runtime.bundle import build
 from pyswarm.agent_runtime.bundle.become import explain_failure
+from pyswarm.agent_runtime.container.attach import Attachment
 from pyswarm.agent_runtime.container.entry import Entry
 from pyswarm.agent_runtime.container.exit_watch import ExitWatch
 from pyswarm.agent_runtime.container.images import ImageStore
@@ -102,6 +103,10 @@ class Containers:
             )
         seconds = max(0.0, until - self._clock.now()) if until else None
         return read_lines(entry.log, follow=follow, tail=tail, since=since, until=until, seconds=seconds)
+
+    def attach(self, config: pb.AttachConfig) -> Attachment:
+        """Attach to a running container. Raises FailedPrecondition when it does not run."""
+        return Attachment(self._entry(config.container), config, self.kill)
 
     def joinable(self, container_id: str) -> tuple[Record, int]:
         """Return a running container's record and a pidfd of its first process, which is the caller's to close."""
@@ -231,10 +236,14 @@ class Containers:
             await self._cannot_start(entry, reason, 128, error)
             raise AssertionError from error
         try:
-            entry.open_output(self._clock)
+            has_terminal = prepared.terminal is not None
+            entry.open_output(self._clock, os.dup(prepared.terminal) if prepared.terminal is not None else None)
             async with asyncio.timeout(START_SECONDS):
                 started = await self._spawner.start(
-                    entry.record.id, prepared.descriptors, into_cgroup=prepared.into_cgroup
+                    entry.record.id,
+                    prepared.descriptors,
+                    into_cgroup=prepared.into_cgroup,
+                    terminal=has_terminal,
                 )
         except (StartFailed, SwarmError, TimeoutError, OSError) as error:
             reason, code = _why_not(prepared, error)
@@ -286,6 +295,7 @@ class Containers:
         record = self._state.exit_record(container_id)
         if record is not None:
             status = record.status
+        await entry.drain_output()
         entry.close_output()
         outcome = Outcome(
             exit_code=LOST_EXIT_CODE if status is None else exit_code(status),
@@ -417,7 +427,10 @@ class Containers:
                     entry.cleaned.set()
                     entry.close()
                 continue
-            entry.open_output(self._clock)
+            if found.record.config.tty:
+                entry.reclaiming = self._tasks.create_task(self._reclaim_terminal(entry))
+            else:
+                entry.open_output(self._clock)
             if found.verdict is Verdict.LOST:
                 entry.close_output()
                 self._stopped(entry, Outcome(LOST_EXIT_CODE, self._clock.now(), error=found.reason))
@@ -434,6 +447,20 @@ class Containers:
         }:
             self._tasks.create_task(self._release(container_id))
         self._sweep_cgroups()
+
+    async def _reclaim_terminal(self, entry: Entry) -> None:
+        """Read on from the terminal that the spawner has kept."""
+        try:
+            terminal = await self._spawner.terminal(entry.record.id)
+        except SwarmError as error:
+            log.warning("a container's terminal is lost", container=entry.record.id, error=error)
+            return
+        if terminal is None:
+            return
+        if entry.record.outcome is not None:
+            os.close(terminal)
+            return
+        entry.open_output(self._clock, terminal)
 
     def _sweep_cgroups(self) -> None:
         """Remove cgroups of containers that do not run: a start that was cut short, a removal that was."""

@@ -1,14 +1,19 @@
 """A container in the daemon's memory: its record and what is open for it."""
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 
 from pyswarm.agent_runtime.container.log_drivers import target_for
 from pyswarm.agent_runtime.container.log_file import ContainerLog
+from pyswarm.agent_runtime.container.log_format import STDIN
+from pyswarm.agent_runtime.container.log_reader import LogListener
 from pyswarm.agent_runtime.container.log_relay import Relay
-from pyswarm.agent_runtime.container.output import OutputPump
+from pyswarm.agent_runtime.container.output import PipePump, Pump
 from pyswarm.agent_runtime.container.record import Record
+from pyswarm.agent_runtime.container.taps import Listener
+from pyswarm.agent_runtime.container.terminal_pump import TerminalPump
 from pyswarm.proto.clock import Clock
 
 
@@ -28,7 +33,9 @@ class Entry:
         self.pidfd: int | None = None
         self._target = target_for(record, directory / "log", tasks)
         self._directory = directory
-        self._output: OutputPump | None = None
+        self._output: Pump | None = None
+        self.reclaiming: asyncio.Task[None] | None = None
+        """Getting its terminal back from the spawner, after a restart."""
 
     @property
     def log(self) -> ContainerLog | None:
@@ -40,10 +47,44 @@ class Entry:
         if isinstance(self._target, Relay):
             await self._target.open()
 
-    def open_output(self, clock: Clock) -> None:
+    def open_output(self, clock: Clock, terminal: int | None = None) -> None:
+        """Read what it says from now on, from its pipes or our end of its terminal, which is taken over."""
         if isinstance(self._target, Relay):
             self._target.begin()
-        self._output = OutputPump(self._directory, self._target, clock)
+        if terminal is None:
+            self._output = PipePump(self._directory, self._target, clock)
+        else:
+            self._output = TerminalPump(terminal, self._target, clock)
+
+    @property
+    def terminal(self) -> TerminalPump | None:
+        return self._output if isinstance(self._output, TerminalPump) else None
+
+    def listen(self) -> Listener:
+        """Return one who hears it from now on, until it has ended; the caller's to close."""
+        return LogListener(self._target) if isinstance(self._target, ContainerLog) else self._target.taps.listen()
+
+    def open_stdin(self) -> int | None:
+        """Return a descriptor to write its input to, which is the caller's to close; None: it has none."""
+        if not self.record.config.open_stdin:
+            return None
+        if self.terminal is not None:
+            return self.terminal.writable()
+        if self.record.config.tty:
+            return None  # its terminal was lost with the spawner
+        try:
+            return os.open(self._directory / STDIN, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return None  # it has closed its own end
+
+    async def drain_output(self) -> None:
+        """It has ended: wait until its last words can be read."""
+        if self.reclaiming is not None:
+            await self.reclaiming
+        if self._output is not None:
+            await self._output.drain()
 
     def close_output(self) -> None:
         """Read the last output and close the log for its followers."""

@@ -98,25 +98,8 @@ class Streams:
 
     async def write(self, data: bytes) -> None:
         """Give the process input; what it does not want to read any more is dropped."""
-        view = memoryview(data)
-        while view and self.stdin is not None:
-            try:
-                view = view[os.write(self.stdin, view) :]
-            except BlockingIOError:
-                await self._writable(self.stdin)
-            except OSError as error:
-                if error.errno not in (errno.EPIPE, errno.EIO):
-                    raise
-                self.close_stdin()
-
-    async def _writable(self, descriptor: int) -> None:
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_writer(descriptor, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            loop.remove_writer(descriptor)
+        if self.stdin is not None and not await write_all(self.stdin, data):
+            self.close_stdin()
 
     def close_stdin(self) -> None:
         """Let the process read an end; a terminal has none."""
@@ -136,3 +119,24 @@ class Streams:
         for descriptor in self.outputs.values():
             os.close(descriptor)
         self.outputs.clear()
+
+
+async def write_all(descriptor: int, data: bytes) -> bool:
+    """Write to a descriptor that does not block, waiting where it must; False once nobody reads any more."""
+    loop = asyncio.get_running_loop()
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            ready = asyncio.Event()
+            loop.add_writer(descriptor, ready.set)
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_writer(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            return False
+    return True

@@ -10,6 +10,7 @@ from pyswarm.agent_runtime.container.log_journal import JournalSink, field_name
 from pyswarm.agent_runtime.container.log_relay import Relay
 from pyswarm.agent_runtime.container.log_syslog import SyslogSink
 from pyswarm.agent_runtime.container.record import Record
+from pyswarm.agent_runtime.container.taps import Taps
 from pyswarm.proto.codec.log_settings import JOURNALD, SYSLOG, LogSettings, log_settings, tag_of
 from pyswarm.proto.model.spec import LogDriver
 from pyswarm.proto.v1 import runtime_pb2 as pb
@@ -20,14 +21,22 @@ TASK_NAME_LABEL = "pyswarm.task.name"
 class Nowhere:
     """What a container writes with the driver `none`: read, so that it never waits, and forgotten."""
 
-    def take(self, pipe: int, _stream: str, _now: float, /) -> int:
-        return len(os.read(pipe, LARGEST_PIECE_BYTES))
+    def __init__(self) -> None:
+        self.taps = Taps()
+
+    def take(self, pipe: int, stream: str, now: float) -> int:
+        data = os.read(pipe, LARGEST_PIECE_BYTES)
+        self.append(data, stream, now)
+        return len(data)
+
+    def append(self, data: bytes, stream: str, _now: float, /) -> None:
+        self.taps.tell(stream, data)
 
     def wants_more(self, _when_it_does: Callable[[], None], /) -> bool:
         return True
 
     def close(self) -> None:
-        pass
+        self.taps.close()
 
 
 def settings_of(config: pb.ContainerConfig) -> LogSettings:

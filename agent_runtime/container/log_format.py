@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 STREAMS = ("stdout", "stderr")
+STDIN = "stdin"
 LONGEST_LINE_BYTES = 16 * 1024
 """Longer lines come in pieces, as in Docker."""
 

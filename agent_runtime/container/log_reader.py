@@ -74,6 +74,32 @@ async def read_lines(
         place.close()
 
 
+class LogListener:
+    """Hears what is written to a log from now on (`taps.Listener`)."""
+
+    def __init__(self, log: ContainerLog) -> None:
+        self._log = log
+        self._more = asyncio.Event()
+        self._place = Place(log)
+        self._place.go_to_end()
+        log.add_follower(self._more.set)
+
+    async def next(self) -> tuple[str, bytes] | None:
+        while True:
+            self._more.clear()
+            has_ended = self._log.is_closed
+            if (read := self._place.read()) is not None:
+                piece, data = read
+                return piece.stream, data
+            if has_ended:
+                return None
+            await self._more.wait()
+
+    def close(self) -> None:
+        self._log.remove_follower(self._more.set)
+        self._place.close()
+
+
 def _is_between(line: Line, since: float, until: float) -> bool:
     return line.timestamp >= since and (not until or line.timestamp < until)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pyswarm.agent_runtime.container.log_format import Line, LineCutter, Piece
+from pyswarm.agent_runtime.container.taps import Taps
 from pyswarm.proto.log import get_logger
 
 log = get_logger(__name__)
@@ -48,6 +49,7 @@ class Relay:
         self._is_blocking = is_blocking
         self._buffer_bytes = _BLOCKING_BUFFER_BYTES if is_blocking else buffer_bytes
         self._tasks = tasks
+        self.taps = Taps()
         self._cutter = LineCutter()
         self._lines: deque[Line] = deque()
         self._size = 0
@@ -71,8 +73,12 @@ class Relay:
 
     def take(self, pipe: int, stream: str, now: float) -> int:
         data = os.read(pipe, _READ_BYTES)
-        self._keep(self._cutter.cut(Piece(now, len(data), stream), data))
+        self.append(data, stream, now)
         return len(data)
+
+    def append(self, data: bytes, stream: str, now: float) -> None:
+        self.taps.tell(stream, data)
+        self._keep(self._cutter.cut(Piece(now, len(data), stream), data))
 
     def _keep(self, lines: Sequence[Line]) -> None:
         for line in lines:
@@ -97,6 +103,7 @@ class Relay:
 
     def close(self) -> None:
         self._resume = None
+        self.taps.close()
         self._keep(self._cutter.rest())
         self._ended = True
         self._news.set()

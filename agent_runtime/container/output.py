@@ -34,6 +34,9 @@ class Target(Protocol):
         Raises another OSError when it cannot be kept; it is still in the pipe then.
         """
 
+    def append(self, data: bytes, stream: str, now: float, /) -> None:
+        """Take what was read from a terminal. Raises OSError when it cannot be kept."""
+
     def wants_more(self, when_it_does: Callable[[], None], /) -> bool:
         """Whether more may be taken; if not, `when_it_does` is called once it may."""
 
@@ -41,8 +44,21 @@ class Target(Protocol):
         """No more will come."""
 
 
-class OutputPump:
+class Pump(Protocol):
     """Moves what a container writes to its target while the loop runs, and the rest at its end."""
+
+    async def drain(self) -> None:
+        """The container has ended: wait until its last words can be read."""
+
+    def finish(self) -> None:
+        """Read what is left and close. Call when no process of the container is left."""
+
+    def abandon(self) -> None:
+        """Close without reading: the daemon stops, the container goes on."""
+
+
+class PipePump:
+    """The `Pump` of a container with two FIFOs."""
 
     def __init__(self, directory: Path, target: Target, clock: Clock) -> None:
         self._target = target
@@ -85,8 +101,10 @@ class OutputPump:
             with suppress(BlockingIOError):
                 os.read(descriptor, _PIPE_BYTES)
 
+    async def drain(self) -> None:
+        pass  # what was written to a pipe is there
+
     def finish(self) -> None:
-        """Read what is left and close. Call when no process of the container is left."""
         self._pause()
         for descriptor in list(self._open):
             while _waiting_bytes(descriptor):
@@ -94,7 +112,6 @@ class OutputPump:
         self._close()
 
     def abandon(self) -> None:
-        """Close without reading: the daemon stops, the container goes on."""
         self._pause()
         self._close()
 

@@ -15,7 +15,7 @@ import msgspec
 from pyswarm.agent_runtime.bundle import build, etc_files, runtime_spec, users
 from pyswarm.agent_runtime.bundle.compile import Handover, compile_program, mount_attributes
 from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Spec
-from pyswarm.agent_runtime.container.log_format import STREAMS
+from pyswarm.agent_runtime.container.log_format import STDIN, STREAMS
 from pyswarm.agent_runtime.container.record import Record
 from pyswarm.agent_runtime.container.state_directory import StateDirectory
 from pyswarm.agent_runtime.kernel import mounts, rootfs_files
@@ -33,6 +33,8 @@ class Prepared:
     program: Program
     descriptors: tuple[int, ...]
     into_cgroup: bool
+    terminal: int | None
+    """Our end of the container's terminal, if it has one; `close` closes it, too."""
     opened: ExitStack
 
     def close(self) -> None:
@@ -71,21 +73,29 @@ class Preparer:
         self.state.write_spec(record.id, runtime_spec.encode(spec))
 
         directory = keep(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        outputs = [keep(_output(folder / stream, spec)) for stream in STREAMS]
+        terminal = None
+        if spec.process.terminal:
+            terminal, slave = map(keep, _terminal(spec))
+            outputs = [slave, slave]
+        else:
+            outputs = [keep(_fifo(folder / stream, spec)) for stream in STREAMS]
+        has_stdin = record.config.open_stdin and terminal is None
+        inputs = [keep(_fifo(folder / STDIN, spec))] if has_stdin else []
         files = [keep(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) for path in self.cgroups.attach_files(record.id)]
         network = [keep(_namespace(record.config.network_namespace))] if record.config.network_namespace else []
         trees = {m.destination: keep(_bind_source(m)) for m in spec.mounts if m.type == "bind"}
 
-        handover = Handover.of(spec, cgroup_files=len(files))
+        handover = Handover.of(spec, cgroup_files=len(files), has_stdin=has_stdin)
         kinds = {destination: stat.S_ISDIR(os.fstat(tree).st_mode) for destination, tree in trees.items()}
         granted = frozenset(spec.process.capabilities.bounding)
         program = compile_program(spec, handover, seccomp=self.filters.filter_for(granted), bind_is_directory=kinds)
-        slots = (rootfs, *outputs, *files, *network, *trees.values())
+        slots = (rootfs, *outputs, *files, *network, *trees.values(), *inputs)
         assert len(slots) == handover.count
         folder_v2 = self.cgroups.birthplace(record.id)
         birthplace = [keep(os.open(folder_v2, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))] if folder_v2 else []
-        first = (keep(memory_file(program.encode())), directory, *birthplace)
-        return Prepared(spec, program, (*first, *slots), bool(birthplace), opened)
+        held = () if terminal is None else (terminal,)
+        first = (keep(memory_file(program.encode())), directory, *birthplace, *held)
+        return Prepared(spec, program, (*first, *slots), bool(birthplace), terminal, opened)
 
     def _overlay(self, record: Record, folder: Path) -> int:
         layers = [Path(layer) for layer in record.created.layers]
@@ -117,7 +127,15 @@ def _with_user(spec: Spec, wanted: str, rootfs: int) -> Spec:
     return msgspec.structs.replace(spec, process=process)
 
 
-def _output(fifo: Path, spec: Spec) -> int:
+def _terminal(spec: Spec) -> tuple[int, int]:
+    """Return (our end, the container's) of a new terminal that the container's user owns."""
+    master, slave = os.openpty()
+    os.set_blocking(master, False)
+    os.fchown(slave, spec.process.user.uid, -1)
+    return master, slave
+
+
+def _fifo(fifo: Path, spec: Spec) -> int:
     """Open a FIFO for the container; its user may open it again, as /dev/stdout."""
     os.chown(fifo, spec.process.user.uid, spec.process.user.gid)
     return os.open(fifo, os.O_RDWR | os.O_CLOEXEC)

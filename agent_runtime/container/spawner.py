@@ -16,7 +16,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pyswarm.agent_runtime.container import spawner_protocol as protocol
 from pyswarm.agent_runtime.kernel import executor, process, syscalls
@@ -122,7 +124,8 @@ class Spawner:
         self._daemon, self._greeted = connection, True
         self._poll.register(connection, select.EPOLLIN)
         containers = [container.id for container in self._containers.values() if container.directory is not None]
-        self._tell({"event": "hello", "version": protocol.VERSION, "pid": os.getpid(), "containers": containers})
+        hello = {"event": "hello", "version": protocol.VERSION, "pid": os.getpid(), "containers": containers}
+        self._tell({**hello, "holds_terminals": True})
 
     def _hang_up(self) -> None:
         if self._daemon is not None:
@@ -130,12 +133,12 @@ class Spawner:
             self._daemon.close()
             self._daemon = None
 
-    def _tell(self, message: dict[str, object]) -> None:
+    def _tell(self, message: dict[str, object], descriptors: Sequence[int] = ()) -> None:
         """Tell the daemon, if there is one. What matters is on disk: a daemon that misses this finds it there."""
         if self._daemon is None:
             return
         try:
-            self._daemon.send(protocol.encode(message), socket.MSG_NOSIGNAL)
+            socket.send_fds(self._daemon, [protocol.encode(message)], descriptors, socket.MSG_NOSIGNAL)
         except OSError as error:
             print(f"lost the daemon: {error}", file=sys.stderr, flush=True)
             self._hang_up()
@@ -150,16 +153,25 @@ class Spawner:
             self._hang_up()
         elif message["op"] in ("start", "exec"):
             is_exec = message["op"] == "exec"
-            self._start(message["id"], descriptors, into_cgroup=message["into_cgroup"], is_exec=is_exec)
+            self._start(message, descriptors, is_exec=is_exec)
+        elif message["op"] == "terminal":
+            self._hand_out_terminal(message["id"])
         elif message["op"] == "release":
             self._release(message["id"])
 
-    def _start(self, container_id: str, descriptors: list[int], *, into_cgroup: bool, is_exec: bool) -> None:
+    def _hand_out_terminal(self, container_id: str) -> None:
+        container = self._containers.get(container_id)
+        held = container.outputs if container is not None else []
+        self._tell({"event": "terminal", "id": container_id}, held[:1])
+
+    def _start(self, message: dict[str, Any], descriptors: list[int], *, is_exec: bool) -> None:
+        container_id = message["id"]
         program_file, *slots = descriptors
         directory = None if is_exec else slots.pop(0)
-        cgroup = slots.pop(0) if into_cgroup else None
-        # An exec's output ends with its readers; a container's is kept for the next daemon.
-        outputs = [] if is_exec else slots[_FIRST_SLOT_OUTPUT]
+        cgroup = slots.pop(0) if message["into_cgroup"] else None
+        # An exec's output ends with its readers; a container's is kept for the next daemon: its pipes, or our end of
+        # its terminal, whose other end is the container's alone, so that its end is seen.
+        outputs = [] if is_exec else [slots.pop(0)] if message.get("terminal") else slots[_FIRST_SLOT_OUTPUT]
         try:
             program, beside = _read_all(program_file), slots[0] if is_exec else None
             child = executor.clone(program, slots, into_cgroup=cgroup, beside=beside, native=self._native)

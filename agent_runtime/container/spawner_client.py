@@ -66,6 +66,8 @@ class SpawnerClient:
         self._on_lost = on_lost
         self._connection: socket.socket | None = None
         self._execs: dict[str, asyncio.Future[int | None]] = {}
+        self._terminals: dict[str, asyncio.Future[int | None]] = {}
+        self._holds_terminals = False
         self._starting: dict[str, asyncio.Future[Started]] = {}
         self._hello: asyncio.Future[dict[str, Any]] | None = None
         self._connecting = asyncio.Lock()
@@ -102,6 +104,7 @@ class SpawnerClient:
                     remedy="Stop the containers it holds, or run the version that started it.",
                 )
             self.owned = set(hello["containers"])
+            self._holds_terminals = hello.get("holds_terminals", False)
 
     @property
     def _socket_path(self) -> Path:
@@ -157,12 +160,29 @@ class SpawnerClient:
         listener.close()
         return connection
 
-    async def start(self, container_id: str, descriptors: Sequence[int], *, into_cgroup: bool) -> Started:
+    async def start(
+        self, container_id: str, descriptors: Sequence[int], *, into_cgroup: bool, terminal: bool = False
+    ) -> Started:
         """Start a container. Descriptors as in `spawner_protocol`; they stay the caller's.
 
         Returns once it has reached execve. Raises StartFailed, or Unavailable when the spawner is gone.
         """
-        return await self._begin("start", container_id, descriptors, into_cgroup)
+        await self.connect()
+        if terminal and not self._holds_terminals:
+            raise Unavailable(
+                "the running spawner is of a version that cannot hold terminals",
+                remedy="Stop the containers it holds; the next spawner can.",
+            )
+        extra = {"terminal": True} if terminal else {}
+        return await self._begin("start", container_id, descriptors, into_cgroup, **extra)
+
+    async def terminal(self, container_id: str) -> int | None:
+        """Return our end of a container's terminal, which is the caller's to close; None if the spawner has none."""
+        if container_id not in self.owned or not self._holds_terminals:
+            return None
+        answer = self._terminals.setdefault(container_id, asyncio.get_running_loop().create_future())
+        await self._send({"op": "terminal", "id": container_id}, ())
+        return await answer
 
     async def execute(
         self, exec_id: str, descriptors: Sequence[int], *, into_cgroup: bool
@@ -179,12 +199,12 @@ class SpawnerClient:
             self._execs.pop(exec_id, None)
             raise
 
-    async def _begin(self, op: str, name: str, descriptors: Sequence[int], into_cgroup: bool) -> Started:
+    async def _begin(self, op: str, name: str, descriptors: Sequence[int], into_cgroup: bool, **extra: bool) -> Started:
         await self.connect()
         started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self._starting[name] = started
         try:
-            await self._send({"op": op, "id": name, "into_cgroup": into_cgroup}, descriptors)
+            await self._send({"op": op, "id": name, "into_cgroup": into_cgroup, **extra}, descriptors)
             return await started
         finally:
             self._starting.pop(name, None)
@@ -219,18 +239,18 @@ class SpawnerClient:
     def _receive(self) -> None:
         while self._connection is not None:
             try:
-                message, _ = protocol.receive(self._connection)
+                message, descriptors = protocol.receive(self._connection)
             except BlockingIOError:
                 return
             except OSError as error:
                 log.warning("lost the spawner", error=error)
-                message = None
+                message, descriptors = None, []
             if message is None:
                 self._lost()
             else:
-                self._handle(message)
+                self._handle(message, descriptors)
 
-    def _handle(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any], descriptors: list[int]) -> None:
         event = message["event"]
         if event == "hello":
             if self._hello is not None and not self._hello.done():
@@ -246,6 +266,12 @@ class SpawnerClient:
         elif event == "failed":
             if future is not None and not future.done():
                 future.set_exception(StartFailed(message["index"], message["errno"]))
+        elif event == "terminal":
+            answer = self._terminals.pop(container_id, None)
+            if answer is not None and not answer.done():
+                answer.set_result(descriptors.pop() if descriptors else None)
+            for descriptor in descriptors:
+                os.close(descriptor)
         elif event == "exit" and (ended := self._execs.pop(container_id, None)) is not None:
             ended.set_result(message["status"])
         elif event == "exit":
@@ -263,6 +289,10 @@ class SpawnerClient:
         for ended in self._execs.values():
             ended.set_result(None)
         self._execs.clear()
+        for answer in self._terminals.values():
+            if not answer.done():
+                answer.set_result(None)
+        self._terminals.clear()
         self._on_lost()
 
     def _disconnect(self) -> None:

@@ -1,16 +1,21 @@
 """What daemon and spawner say to each other: one JSON object a datagram on a SEQPACKET socket, descriptors beside it.
 
     daemon -> spawner
-      {"op": "start", "id", "into_cgroup"}      descriptors: program (memfd), the container's directory, if
-                                                `into_cgroup` its cgroup v2 directory, then the program's slots
+      {"op": "start", "id", "into_cgroup", "terminal"}
+                                                descriptors: program (memfd), the container's directory, if
+                                                `into_cgroup` its cgroup v2 directory, if `terminal` (else left out)
+                                                our end of it, then the program's slots
       {"op": "exec", "id", "into_cgroup"}       as start, for another process in a running container, but without a
                                                 directory: nothing is written down, and it is forgotten as soon as it
                                                 has ended. The first slot is a pidfd of the container's first process
+      {"op": "terminal", "id"}   hand out our end of a container's terminal
       {"op": "release", "id"}    the exit record and all output are in safe hands: forget the container
     spawner -> daemon
-      {"event": "hello", "version", "pid", "containers": [id, ...]}      first, to every daemon that connects
+      {"event": "hello", "version", "pid", "containers": [id, ...], "holds_terminals"}
+                                                          first, to every daemon that connects
       {"event": "started", "id", "pid", "start_ticks", "started_at"}    it has reached execve; process.json is on disk
       {"event": "failed", "id", "index", "errno"}         it has not: which operation failed; it is gone
+      {"event": "terminal", "id"}                         beside it the descriptor; none: it has no terminal
       {"event": "exit", "id", "status"}                   a wait status; exit.json is on disk already
 
 `process.json` and `exit.json` in the container's directory are the durable half: they say the same to a daemon that

@@ -5,7 +5,7 @@
                       outcome.json    by the daemon: its end as reported; nothing changes afterwards
                       limits.pb       limits that were updated since
                       config.json     the OCI spec it was started from
-                      upper/ work/    its writable layer    stdout stderr  FIFOs    log/  its output
+                      upper/ work/    its writable layer    stdin stdout stderr  FIFOs    log/  its output
 
 Names with a leading dot are halves: being made, or being removed. Both are thrown away at start.
 """
@@ -84,7 +84,7 @@ class StateDirectory:
             (aside / name).mkdir()
             # The upper layer's mode is that of the container's /: the daemon's umask must not shut users out of it.
             (aside / name).chmod(0o755)
-        for name in ("stdout", "stderr"):
+        for name in ("stdout", "stderr", *(("stdin",) if record.config.open_stdin else ())):
             os.mkfifo(aside / name, 0o600)
         aside.rename(self.path(record.id))
 

@@ -118,6 +118,7 @@ class ContainerSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     extra_hosts: tuple[str, ...] = ()
     sysctls: Mapping[str, str] = {}
     ulimits: tuple[Ulimit, ...] = ()
+    open_stdin: bool = False
 
 
 class RestartPolicy(Struct, frozen=True, omit_defaults=True, gc=False):

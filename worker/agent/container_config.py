@@ -55,6 +55,8 @@ def container_config(
         extra_hosts=spec.extra_hosts,
         sysctls=spec.sysctls,
         ulimits=[to_message(limit, types_pb2.Ulimit) for limit in spec.ulimits],
+        tty=spec.tty,
+        open_stdin=spec.open_stdin,
         log_driver=to_message(accepted.spec.log_driver, types_pb2.LogDriver),
     )
 

@@ -94,6 +94,14 @@ class ContainersClient:
         async for record in self._stub.ReadLogs(request):
             yield record
 
+    def attach(self, inputs: AsyncIterator[pb.ExecInput]) -> AsyncIterator[pb.ExecOutput]:
+        """Be attached to a running container; the first input names it."""
+        return aiter(self._stub.AttachContainer(inputs))
+
+    async def has_terminal(self, container_id: str) -> bool:
+        message = await self._stub.GetContainer(pb.ContainerId(id=container_id), timeout=CALL_TIMEOUT_SECONDS)
+        return message.config.tty
+
     def execute(self, inputs: AsyncIterator[pb.ExecInput]) -> AsyncIterator[pb.ExecOutput]:
         return aiter(self._stub.ExecContainer(inputs))
 

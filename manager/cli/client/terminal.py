@@ -7,13 +7,14 @@ import signal
 import sys
 import termios
 import tty
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 
 from pyswarm.proto.errors import InvalidArgument
 
 DEFAULT_KEYS = "ctrl-p,ctrl-q"
 _READ_BYTES = 64 * 1024
+_MOST_SIGNALS = 64
 
 
 def parse_keys(text: str) -> bytes:
@@ -61,8 +62,11 @@ def raw_terminal() -> Iterator[None]:
 
 
 def terminal_size() -> tuple[int, int]:
-    """Return (rows, columns)."""
-    size = shutil.get_terminal_size()
+    """Return (rows, columns), of the terminal itself where there is one: LINES and COLUMNS may be of another."""
+    try:
+        size = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        size = shutil.get_terminal_size()
     return size.lines, size.columns
 
 
@@ -78,6 +82,25 @@ async def resizes() -> AsyncIterator[tuple[int, int]]:
             yield terminal_size()
     finally:
         loop.remove_signal_handler(signal.SIGWINCH)
+
+
+async def caught_signals(numbers: Sequence[int]) -> AsyncIterator[int]:
+    """Yield the signals that we get instead of obeying them."""
+    caught: asyncio.Queue[int] = asyncio.Queue(_MOST_SIGNALS)
+    loop = asyncio.get_running_loop()
+
+    def note(number: int) -> None:
+        if not caught.full():  # one that was sent so often already is one and the same
+            caught.put_nowait(number)
+
+    for number in numbers:
+        loop.add_signal_handler(number, note, number)
+    try:
+        while True:
+            yield await caught.get()
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
 async def standard_input() -> AsyncIterator[bytes]:

@@ -26,7 +26,7 @@ from pyswarm.manager.cli.flags.types import (
     UPDATE_FAILURE_ACTION,
     UPDATE_ORDER,
 )
-from pyswarm.manager.cli.flags.unsupported import UNSUPPORTED_OPTIONS, warn_of_terminal
+from pyswarm.manager.cli.flags.unsupported import UNSUPPORTED_OPTIONS
 from pyswarm.proto.model.spec import MODES
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -50,7 +50,7 @@ _SHARED: tuple[Decorator, ...] = (
     _one("-w", "--workdir", text="Working directory inside the container"),
     _one("-u", "--user", text="Username or UID (format: <name|uid>[:<group|gid>])"),
     _one("--hostname", text="Container hostname"),
-    click.option("-t", "--tty/--no-tty", default=None, callback=warn_of_terminal, help="Allocate a pseudo-TTY"),
+    click.option("-t", "--tty/--no-tty", default=None, help="Allocate a pseudo-TTY"),
     _switch("--init", "Run an init inside each container that forwards signals and reaps processes"),
     _switch("--read-only", "Mount the container's root filesystem read-only"),
     _one("--stop-signal", text="Signal to stop the container"),

@@ -39,13 +39,6 @@ def _warn(_: click.Context, option: click.Parameter, value: Any) -> None:
         click.echo(f"warning: {name} has no effect: {_WITHOUT_EFFECT[name]}", err=True)
 
 
-def warn_of_terminal(_: click.Context, _option: click.Parameter, value: Any) -> Any:
-    """Let `--tty` pass: the spec keeps it, the task has no terminal."""
-    if value:
-        click.echo("warning: --tty has no effect yet: tasks have no terminal", err=True)
-    return value
-
-
 UNSUPPORTED_OPTIONS: tuple[Decorator, ...] = (
     *(click.option(n, multiple=True, hidden=True, expose_value=False, callback=_refuse) for n in _REFUSED),
     *(click.option(n, is_flag=True, hidden=True, expose_value=False, callback=_warn) for n in _WITHOUT_EFFECT),

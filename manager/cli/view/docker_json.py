@@ -220,6 +220,7 @@ def _container(container: ContainerSpec) -> Json:
             "Dir": container.dir,
             "User": container.user,
             "TTY": container.tty,
+            "OpenStdin": container.open_stdin,
             "Init": container.init,
             "ReadOnly": container.read_only,
             "Mounts": [

@@ -53,6 +53,7 @@ def service_of(
         read_only=service.flag("read_only"),
         init=service.flag("init"),
         tty=service.flag("tty"),
+        open_stdin=service.flag("stdin_open"),
         secrets=secrets_used(service, secrets, warnings),
         configs=configs_used(service, configs, warnings),
         healthcheck=check_of(service, "healthcheck", warnings),

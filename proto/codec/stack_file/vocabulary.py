@@ -39,7 +39,7 @@ SERVICE = Vocabulary(
     frozenset(
         {"image", "command", "entrypoint", "environment", "labels", "deploy", "ports", "volumes", "user"}
         | {"working_dir", "hostname", "stop_signal", "stop_grace_period", "cap_add", "cap_drop", "read_only"}
-        | {"dns", "dns_opt", "dns_search", "extra_hosts", "sysctls", "ulimits", "logging"}
+        | {"dns", "dns_opt", "dns_search", "extra_hosts", "sysctls", "ulimits", "logging", "tty", "stdin_open"}
         | {"init", "secrets", "configs", "healthcheck", "readiness", "pre_stop", "drain_delay"}
     ),
     ignored={
@@ -61,8 +61,6 @@ SERVICE = Vocabulary(
         "restart": "use deploy.restart_policy",
         "security_opt": _CLUSTER,
         "shm_size": _CLUSTER,
-        "stdin_open": "a task has no standard input",
-        "tty": "a task has no terminal",
         "userns_mode": _CLUSTER,
     },
     refused={

@@ -42,6 +42,11 @@ def test_they_are_given_and_changed(pyswarm: Any, control: Any):
     assert container(control, pb.UpdateServiceRequest).extra_hosts == ("v6:2001:db8::1", "cache:10.0.0.7")
 
 
+def test_a_terminal_is_asked_for(pyswarm: Any, control: Any):
+    assert "warning" not in pyswarm.run(*CREATE, "-t", "web:1").err
+    assert container(control, pb.CreateServiceRequest).tty
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -66,7 +71,7 @@ def test_an_option_that_we_do_not_carry_out_is_refused_by_name(pyswarm: Any, con
     assert f"{flag} is not supported" in said.err
 
 
-@pytest.mark.parametrize("flag", ["--tty", "--with-registry-auth", "--no-resolve-image"])
+@pytest.mark.parametrize("flag", ["--with-registry-auth", "--no-resolve-image"])
 def test_an_option_without_effect_is_warned_of_by_name(pyswarm: Any, control: Any, flag: str):
     said = pyswarm.run(*CREATE, flag, "web:1")
     assert said.status == 0

@@ -54,9 +54,10 @@ def test_what_makes_no_sense_is_refused(written: str, said: str):
         web(written)
 
 
-@pytest.mark.parametrize("key", ["tty", "stdin_open"])
-def test_what_has_no_effect_is_warned_of(key: str):
-    assert any(f"services.web.{key} is ignored" in warning for warning in parsed(f"{key}: true").warnings)
+def test_a_terminal_and_an_open_stdin_are_asked_for():
+    container = web("tty: true", "stdin_open: true")
+    assert (container.tty, container.open_stdin) == (True, True)
+    assert parsed("tty: true", "stdin_open: true").warnings == ()
 
 
 def test_a_log_driver_is_read_with_its_options():

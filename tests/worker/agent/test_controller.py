@@ -40,13 +40,16 @@ async def test_a_container_that_ends_well_completes_its_task_and_gives_back_its_
     assert (driven.network.attached, driven.runtime.kept, driven.journal.load()) == (set(), {}, [])
 
 
-async def test_a_tasks_container_logs_where_the_service_says(driven: Driven):
-    wanted = LogDriver("local", {"max-size": "1m"})
-    driven.accepted = replace(driven.accepted, spec=replace(driven.accepted.spec, log_driver=wanted))
+async def test_a_tasks_container_has_the_log_and_the_terminal_that_the_service_asks_for(driven: Driven):
+    wanted, asked = LogDriver("local", {"max-size": "1m"}), driven.accepted.spec
+    container = replace(asked.container_spec, tty=True, open_stdin=True)
+    driven.accepted = replace(driven.accepted, spec=replace(asked, log_driver=wanted, container_spec=container))
     driven.controller = driven.make()
     driven.start()
     await driven.until(TaskState.RUNNING)
-    assert driven.runtime.kept["t1"].config.log_driver == types_pb2.LogDriver(name="local", options={"max-size": "1m"})
+    config = driven.runtime.kept["t1"].config
+    assert config.log_driver == types_pb2.LogDriver(name="local", options={"max-size": "1m"})
+    assert (config.tty, config.open_stdin) == (True, True)
 
 
 async def test_a_replacement_waits_until_it_may_run(driven: Driven):
