@@ -13,9 +13,11 @@ from pyswarm.agent_runtime.container.attach import Attachment
 from pyswarm.agent_runtime.container.containers import Containers
 from pyswarm.agent_runtime.container.exec_session import ExecSession
 from pyswarm.agent_runtime.container.exec_streams import Streams
-from pyswarm.agent_runtime.container.execs import CannotExecute, Execs
+from pyswarm.agent_runtime.container.execs import CannotExecute, Execs, Running
 from pyswarm.agent_runtime.container.images import ImageStore
+from pyswarm.agent_runtime.container.record import LOST_EXIT_CODE, Record
 from pyswarm.agent_runtime.container.statistics import Statistics
+from pyswarm.agent_runtime.kernel.process import exit_code
 from pyswarm.proto.errors import SwarmError
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.v1 import runtime_pb2 as pb
@@ -152,6 +154,7 @@ class RuntimeService(rpc.RuntimeServicer):
     ) -> AsyncIterator[pb.ExecOutput]:
         inputs = aiter(request_iterator)
         config = (await anext(inputs, pb.ExecInput())).start
+        record = self._containers.record(config.container)
         streams = Streams(tty=config.tty, stdin=config.stdin and not config.detach)
         try:
             streams.resize(config.size.rows, config.size.columns)
@@ -163,6 +166,7 @@ class RuntimeService(rpc.RuntimeServicer):
         except BaseException:
             streams.close()
             raise
+        self._tell_of(config, record, running)
         session = ExecSession(running, streams, self._tasks, timeout_seconds=config.timeout_seconds or None)
         self._sessions.add(session.task)
         session.task.add_done_callback(self._sessions.discard)
@@ -175,6 +179,22 @@ class RuntimeService(rpc.RuntimeServicer):
         finally:
             feeding.cancel()
             session.abandon()
+
+    def _tell_of(self, config: pb.ExecConfig, record: Record, running: Running) -> None:
+        events = self._containers.events
+        events.tell("exec_start", record, command=" ".join(config.args))
+
+        def tell_of_end(ended: asyncio.Future[int | None]) -> None:
+            if not ended.cancelled():
+                status = ended.result()
+                code = LOST_EXIT_CODE if status is None else exit_code(status)
+                events.tell("exec_die", record, command=" ".join(config.args), exitCode=code)
+
+        running.ended.add_done_callback(tell_of_end)
+
+    async def WatchEvents(self, request: pb.WatchEventsRequest, context: Any) -> AsyncIterator[pb.ContainerEvent]:
+        async for event in self._containers.events.listen(request.since, request.until):
+            yield event
 
     async def AttachContainer(
         self, request_iterator: AsyncIterator[pb.ExecInput], context: Any

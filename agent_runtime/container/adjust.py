@@ -58,6 +58,7 @@ class Adjustments:
             ) from error
         if entry.record.is_alive:
             self._containers.replace(entry, entry.record.with_pause(frozen))
+            self._containers.events.tell("pause" if frozen else "unpause", entry.record)
 
     async def update(self, request: pb.UpdateContainerRequest) -> pb.Container:
         """Change the limits that are given; a container that was not started yet will start with them."""
@@ -88,6 +89,7 @@ class Adjustments:
                 ) from error
         self._state.write_limits(name, limits)
         self._containers.replace(entry, entry.record.with_limits(limits))
+        self._containers.events.tell("update", entry.record)
 
 
 def _changed(present: types.Resources, request: pb.UpdateContainerRequest) -> types.Resources:

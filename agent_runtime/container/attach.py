@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pyswarm.agent_runtime.container.entry import Entry
+from pyswarm.agent_runtime.container.events import Events
 from pyswarm.agent_runtime.container.exec_streams import write_all
 from pyswarm.proto.errors import FailedPrecondition
 from pyswarm.proto.v1 import runtime_pb2 as pb
@@ -16,7 +17,9 @@ from pyswarm.proto.v1 import runtime_pb2 as pb
 class Attachment:
     """One who is attached. `kill` sends a signal to a container by its id."""
 
-    def __init__(self, entry: Entry, config: pb.AttachConfig, kill: Callable[[str, str], Awaitable[object]]) -> None:
+    def __init__(
+        self, entry: Entry, config: pb.AttachConfig, kill: Callable[[str, str], Awaitable[object]], events: Events
+    ) -> None:
         """Raises FailedPrecondition when the container does not run."""
         _check_runs(entry)
         self._entry = entry
@@ -24,6 +27,8 @@ class Attachment:
         self._listener = entry.listen()
         self._stdin = entry.open_stdin() if config.stdin else None
         self._resize(config.size)
+        self._events = events
+        events.tell("attach", entry.record)
 
     async def hear(self) -> AsyncIterator[pb.ExecOutput]:
         """Yield its pid, then what it says, then how it ended."""
@@ -54,6 +59,7 @@ class Attachment:
 
     def close(self) -> None:
         self._listener.close()
+        self._events.tell("detach", self._entry.record)
         if self._stdin is not None:
             os.close(self._stdin)
             self._stdin = None

@@ -15,6 +15,7 @@ from pyswarm.agent_runtime.bundle import build
 from pyswarm.agent_runtime.bundle.become import explain_failure
 from pyswarm.agent_runtime.container.attach import Attachment
 from pyswarm.agent_runtime.container.entry import Entry
+from pyswarm.agent_runtime.container.events import Events
 from pyswarm.agent_runtime.container.exit_watch import ExitWatch
 from pyswarm.agent_runtime.container.images import ImageStore
 from pyswarm.agent_runtime.container.log_drivers import settings_of
@@ -65,6 +66,7 @@ class Containers:
         self._tasks = tasks
         self._entries: dict[str, Entry] = {}
         self._watchers = Watchers()
+        self.events = Events(clock)
         self._operations: set[asyncio.Task[None]] = set()
 
     # Reading
@@ -106,7 +108,7 @@ class Containers:
 
     def attach(self, config: pb.AttachConfig) -> Attachment:
         """Attach to a running container. Raises FailedPrecondition when it does not run."""
-        return Attachment(self._entry(config.container), config, self.kill)
+        return Attachment(self._entry(config.container), config, self.kill, self.events)
 
     def joinable(self, container_id: str) -> tuple[Record, int]:
         """Return a running container's record and a pidfd of its first process, which is the caller's to close."""
@@ -191,6 +193,7 @@ class Containers:
         self._state.create(record)
         entry = self._entries[container_id] = Entry(record, self._state.path(container_id), self._tasks)
         self._watchers.publish(entry.record.to_message())
+        self.events.tell("create", record)
         return entry.record.to_message()
 
     def _existing(self, container_id: str, config: pb.ContainerConfig) -> pb.Container | None:
@@ -255,6 +258,7 @@ class Containers:
         entry.record = entry.record.running(started.process, started.at)
         entry.pidfd = open_pidfd(started.process)
         self._watchers.publish(entry.record.to_message())
+        self.events.tell("start", entry.record)
         if entry.early_exit is not None:
             self._on_exit(entry.record.id, entry.early_exit)
         elif not self._spawner.is_connected:
@@ -329,6 +333,10 @@ class Containers:
         if not entry.finishing:
             entry.cleaned.set()
         self._watchers.publish(entry.record.to_message())
+        if outcome.oom_killed:
+            self.events.tell("oom", entry.record)
+        because = {"error": outcome.error} if outcome.error else {}
+        self.events.tell("die", entry.record, exitCode=outcome.exit_code, **because)
 
     # Stopping and removing
 
@@ -347,6 +355,7 @@ class Containers:
                         await entry.ended.wait()
                 except TimeoutError:
                     await self._kill(entry)
+                self.events.tell("stop", entry.record)
             return entry.record.to_message()
 
     async def kill(self, container_id: str, signal_name: str) -> pb.Container:
@@ -375,7 +384,8 @@ class Containers:
             try:
                 signal.pidfd_send_signal(entry.pidfd, number)
             except ProcessLookupError:
-                pass  # it is ending; its exit is on the way
+                return  # it is ending; its exit is on the way
+            self.events.tell("kill", entry.record, signal=number)
 
     async def _kill(self, entry: Entry) -> None:
         # The first process of a pid namespace takes all others with it.
@@ -411,6 +421,7 @@ class Containers:
             del self._entries[container_id]
             entry.close()
             self._watchers.publish(entry.record.to_message(removed=True))
+            self.events.tell("destroy", entry.record)
 
     def _check_present(self, entry: Entry) -> None:
         if self._entries.get(entry.record.id) is not entry:

@@ -94,6 +94,11 @@ class ContainersClient:
         async for record in self._stub.ReadLogs(request):
             yield record
 
+    async def events(self, *, since: float, until: float) -> AsyncIterator[pb.ContainerEvent]:
+        """Yield what the runtime remembers from `since` on, and what happens (0: no bound)."""
+        async for event in self._stub.WatchEvents(pb.WatchEventsRequest(since=since, until=until)):
+            yield event
+
     def attach(self, inputs: AsyncIterator[pb.ExecInput]) -> AsyncIterator[pb.ExecOutput]:
         """Be attached to a running container; the first input names it."""
         return aiter(self._stub.AttachContainer(inputs))

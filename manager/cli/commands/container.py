@@ -9,6 +9,7 @@ import click
 from pyswarm.manager.cli.client.containers import ContainersClient, connect_containers
 from pyswarm.manager.cli.client.run import run
 from pyswarm.manager.cli.commands.container_attach import attach
+from pyswarm.manager.cli.commands.container_events import events
 from pyswarm.manager.cli.commands.container_exec import execute
 from pyswarm.manager.cli.commands.container_usage import stats, top
 from pyswarm.manager.cli.commands.shared import (
@@ -37,6 +38,7 @@ def container() -> None:
 
 
 container.add_command(attach)
+container.add_command(events)
 container.add_command(execute)
 container.add_command(stats)
 container.add_command(top)

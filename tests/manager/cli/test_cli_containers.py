@@ -55,6 +55,13 @@ class FakeRuntime(runtime_pb2_grpc.RuntimeServicer):
         self.calls.append(request)
         return pb.Container()
 
+    async def WatchEvents(self, request: pb.WatchEventsRequest, context: Any) -> AsyncIterator[pb.ContainerEvent]:
+        self.calls.append(request)
+        about = {"image": "web:1", "name": "shop_web.1.x", "tier": "front"}
+        yield pb.ContainerEvent(action="oom", id="abcd", at=1.5, attributes=about)
+        yield pb.ContainerEvent(action="die", id="abcd", at=2.0, attributes={**about, "exitCode": "137"})
+        yield pb.ContainerEvent(action="create", id="efgh", at=3.0, attributes={"image": "db:1", "name": "efgh"})
+
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
         self.readings += 1
         stats = pb.ContainerStats(
@@ -218,3 +225,20 @@ def test_detach_keys_are_found_wherever_the_typing_is_cut() -> None:
 def test_detach_keys_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InvalidArgument):
         parse_keys(text)
+
+
+def test_events_are_told_as_docker_does_and_filtered(pyswarm: Any, runtime: FakeRuntime) -> None:
+    told = pyswarm.ok("container", "events", "--since", "1", "--until", "5").splitlines()
+    assert (runtime.calls[-1].since, runtime.calls[-1].until) == (1.0, 5.0)
+    assert len(told) == 3
+    assert told[1].endswith(" container die abcd (exitCode=137, image=web:1, name=shop_web.1.x, tier=front)")
+    (only,) = pyswarm.ok(
+        *("container", "events", "--format", "json", "--filter", "event=die", "--filter", "event=create"),
+        *("--filter", "label=tier=front"),
+    ).splitlines()
+    event = json.loads(only)
+    assert (event["Type"], event["Action"], event["Actor"]["ID"], event["time"]) == ("container", "die", "abcd", 2)
+    assert event["Actor"]["Attributes"]["exitCode"] == "137"
+    for wanted, count in (("container=ef", 1), ("container=shop_web.1.x", 2), ("image=db:1", 1), ("label=tier", 2)):
+        assert len(pyswarm.ok("container", "events", "--filter", wanted).splitlines()) == count
+    assert pyswarm.ok("container", "events", "--format", "{{.Action}}").split() == ["oom", "die", "create"]
