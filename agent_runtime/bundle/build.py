@@ -67,6 +67,7 @@ def build(container_id: str, config: pb.ContainerConfig, image: Mapping[str, Any
             rlimits=_rlimits(host),
             no_new_privileges=True,
             terminal=config.tty,
+            oom_score_adj=_oom_score(config.oom_score_adj),
         ),
         root=Root(readonly=config.read_only),
         hostname=hostname_of(container_id, config),
@@ -85,6 +86,12 @@ def build(container_id: str, config: pb.ContainerConfig, image: Mapping[str, Any
         annotations=dict(config.labels),
     )
     return _with_ulimits(spec, config.ulimits)
+
+
+def _oom_score(adjustment: int) -> int | None:
+    if not -1000 <= adjustment <= 1000:
+        raise InvalidArgument(f"the OOM score is adjusted by {adjustment}", remedy="Give a number from -1000 to 1000.")
+    return adjustment or None
 
 
 def command_line(config: pb.ContainerConfig, image: Mapping[str, Any]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from itertools import takewhile
 from pyswarm.agent_runtime.bundle import defaults
 from pyswarm.agent_runtime.bundle.become import Filter, become, leave_our_keys, reset_signals
 from pyswarm.agent_runtime.bundle.rootfs import RootfsWriter
-from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Namespace, Spec
+from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Namespace, Process, Spec
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.program import Program, Slot, Writer
 
@@ -92,6 +92,7 @@ def compile_program(
     rootfs.pivot()
     w.call("sethostname", w.text(spec.hostname), len(spec.hostname.encode()), label="set the host name")
     _standard_streams(w, rootfs, handover, is_terminal=spec.process.terminal)
+    _oom_score(w, rootfs, spec.process)
     become(w, spec.process, cwd=cwd, seccomp=Filter(seccomp))
     return w.finish()
 
@@ -177,6 +178,16 @@ def _sysctls(w: Writer, rootfs: RootfsWriter, sysctls: tuple[tuple[str, str], ..
             label=f"set {key}", save=file, tolerated=((errno.ENOENT, 1),) if key in defaults.SYSCTL else (),
         )  # fmt: skip
         w.call("write", file, w.text(value), len(value), label=f"set {key}")
+
+
+def _oom_score(w: Writer, rootfs: RootfsWriter, process: Process) -> None:
+    """Before rights are given up: less than one's parent's takes one."""
+    if process.oom_score_adj is None:
+        return
+    file, score = w.new_slot(), str(process.oom_score_adj)
+    path = w.text("self/oom_score_adj")
+    w.call("openat", rootfs.proc, path, os.O_WRONLY | os.O_CLOEXEC, 0, label="adjust the OOM score", save=file)
+    w.call("write", file, w.text(score), len(score), label="adjust the OOM score")
 
 
 def _standard_streams(w: Writer, rootfs: RootfsWriter, handover: Handover, *, is_terminal: bool) -> None:

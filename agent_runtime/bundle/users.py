@@ -1,6 +1,6 @@
 """Who a container runs as: `user[:group]`, looked up in the image's own passwd and group files. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,10 +17,10 @@ class ResolvedUser:
     home: str
 
 
-def resolve(wanted: str, passwd: str, group: str) -> ResolvedUser:
+def resolve(wanted: str, passwd: str, group: str, added: Sequence[str] = ()) -> ResolvedUser:
     """Return ids, additional groups and home directory of `wanted`: "", `name`, `uid`, `name:group`, `uid:gid`.
 
-    A name must be in the image; a number need not. Raises InvalidArgument.
+    `added` are groups besides those. A name must be in the image; a number need not. Raises InvalidArgument.
     """
     name, colon, group_name = wanted.partition(":")
     entry = _find(_rows(passwd, 7), name or "0")
@@ -34,10 +34,12 @@ def resolve(wanted: str, passwd: str, group: str) -> ResolvedUser:
             remedy="Name a user of the image, or give its number.",
         )
     groups = list(_rows(group, 4))
+    more = {_group(name, groups) for name in added}
     if colon:
-        return ResolvedUser(User(uid, _group(group_name, groups)), home)
-    additional = (int(row[2]) for row in groups if login and login in row[3].split(",") and int(row[2]) != gid)
-    return ResolvedUser(User(uid, gid, tuple(sorted(set(additional)))), home)
+        gid = _group(group_name, groups)
+    else:
+        more |= {int(row[2]) for row in groups if login and login in row[3].split(",")}
+    return ResolvedUser(User(uid, gid, tuple(sorted(more - {gid}))), home)
 
 
 def with_rights(process: Process) -> Process:

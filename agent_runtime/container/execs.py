@@ -8,7 +8,7 @@ import math
 import os
 import posixpath
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -120,7 +120,7 @@ class Execs:
         keep(still)  # checked after opening its root: that was this very process's
         spec = runtime_spec.decode((self._preparer.state.path(record.id) / "config.json").read_bytes())
         wanted = config.user or record.config.user or record.created.image.get("User") or ""
-        process = _process(spec.process, config, self._user(wanted, root))
+        process = _process(spec.process, config, self._user(wanted, record.config.groups, root))
         streams.give_to(process.user.uid)
         files = [
             keep(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) for path in self._preparer.cgroups.attach_files(record.id)
@@ -136,9 +136,9 @@ class Execs:
         assert len(slots) == handover.count
         return process, program, [*first, *slots], birthplace is not None
 
-    def _user(self, wanted: str, root: int) -> users.ResolvedUser:
+    def _user(self, wanted: str, groups: Sequence[str], root: int) -> users.ResolvedUser:
         passwd, group = (rootfs_files.read_file(root, path) for path in ("/etc/passwd", "/etc/group"))
-        return users.resolve(wanted, passwd, group)
+        return users.resolve(wanted, passwd, group, groups)
 
 
 def _check(config: pb.ExecConfig) -> None:

@@ -6,6 +6,7 @@ Blocking; runs in a worker thread. Whatever fails half-way is undone here. Decid
 
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ class Preparer:
 
         folder = self.state.path(record.id)
         rootfs = keep(self._overlay(record, folder))
-        spec = _with_user(spec, record.config.user or record.created.image.get("User") or "", rootfs)
+        wanted = record.config.user or record.created.image.get("User") or ""
+        spec = _with_user(spec, wanted, record.config.groups, rootfs)
         self._write_etc(record, spec, rootfs)
         self.state.write_spec(record.id, runtime_spec.encode(spec))
 
@@ -115,10 +117,10 @@ class Preparer:
         rootfs_files.write_file(rootfs, "/etc/resolv.conf", etc_files.resolv_conf(record.config, resolver))
 
 
-def _with_user(spec: Spec, wanted: str, rootfs: int) -> Spec:
+def _with_user(spec: Spec, wanted: str, groups: Sequence[str], rootfs: int) -> Spec:
     """Return the spec with its user looked up in the rootfs, and HOME set as a login would."""
     found = users.resolve(
-        wanted, rootfs_files.read_file(rootfs, "/etc/passwd"), rootfs_files.read_file(rootfs, "/etc/group")
+        wanted, rootfs_files.read_file(rootfs, "/etc/passwd"), rootfs_files.read_file(rootfs, "/etc/group"), groups
     )
     env = spec.process.env
     if not any(line.startswith("HOME=") for line in env):

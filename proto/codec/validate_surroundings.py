@@ -21,6 +21,7 @@ _IPC_SYSCTLS: Final = frozenset(
     kernel.shm_rmid_forced""".split()  # noqa: SIM905
 )
 _SYSCTL = re.compile(r"[a-z0-9_]+(?:[./][a-zA-Z0-9_-]+)+")
+OOM_SCORE_MAX: Final = 1000
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
 
 
@@ -48,6 +49,11 @@ def surroundings_problems(spec: ContainerSpec) -> Iterator[Problem]:
         elif not value or not value.isprintable():
             yield Problem(f"sysctl {key} has no proper value", "Write NAME=VALUE.")
     yield from _ulimit_problems(spec.ulimits)
+    if abs(spec.oom_score_adj) > OOM_SCORE_MAX:
+        yield Problem(f"the OOM score is adjusted by {spec.oom_score_adj}", "Give a number from -1000 to 1000.")
+    for group in spec.groups:
+        if not group or not group.isprintable() or ":" in group:
+            yield Problem(f"{group!r} is no group", "Give its name or number.")
 
 
 def _ulimit_problems(ulimits: Iterable[Ulimit]) -> Iterator[Problem]:

@@ -119,6 +119,8 @@ class ContainerSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     sysctls: Mapping[str, str] = {}
     ulimits: tuple[Ulimit, ...] = ()
     open_stdin: bool = False
+    groups: tuple[str, ...] = ()
+    oom_score_adj: int = 0
 
 
 class RestartPolicy(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -57,6 +57,8 @@ def container_config(
         ulimits=[to_message(limit, types_pb2.Ulimit) for limit in spec.ulimits],
         tty=spec.tty,
         open_stdin=spec.open_stdin,
+        groups=spec.groups,
+        oom_score_adj=spec.oom_score_adj,
         log_driver=to_message(accepted.spec.log_driver, types_pb2.LogDriver),
     )
 

@@ -238,6 +238,7 @@ def _with_values(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
         init=flags.get("init"),
         read_only=flags.get("read_only"),
         stop_signal=flags.get("stop_signal"),
+        oom_score_adj=flags.get("oom_score_adj"),
         stop_grace_period_seconds=flags.get("stop_grace_period"),
     )
     resources = ResourceRequirements(

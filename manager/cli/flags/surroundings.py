@@ -1,4 +1,4 @@
-"""The options about what a container sees around it: name servers, other hosts, kernel settings, limits."""
+"""The options about what a container sees around it: groups, name servers, other hosts, kernel settings, limits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +16,7 @@ _WHAT = (
     ("dns", "ADDRESS", "name server", "ADDRESS"),
     ("dns-option", "OPTION", "option of the resolver", "OPTION"),
     ("dns-search", "DOMAIN", "search domain", "DOMAIN"),
+    ("group", "GROUP", "group of the user besides its own", "GROUP"),
     ("host", "NAME:ADDRESS", "host that is known by name", "NAME[:ADDRESS]"),
     ("sysctl", "NAME=VALUE", "kernel setting of the container's own", "NAME"),
     ("ulimit", "NAME=SOFT[:HARD]", "limit of each process", "NAME"),
@@ -48,6 +49,7 @@ def with_surroundings(container: ContainerSpec, flags: Mapping[str, Any]) -> Con
         dns_servers=merged(container.dns_servers, added("dns"), removed("dns"), str),
         dns_search=merged(container.dns_search, added("dns_search"), removed("dns_search"), str),
         dns_options=merged(container.dns_options, added("dns_option"), removed("dns_option"), str),
+        groups=merged(container.groups, added("group"), removed("group"), str),
         extra_hosts=_changed_hosts(container.extra_hosts, added("host"), removed("host")),
         sysctls={
             **{key: value for key, value in container.sysctls.items() if key not in gone},

@@ -59,7 +59,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _priority(text: str) -> int:
+def _whole_number(text: str) -> int:
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
         raise InvalidArgument(f'"{text}" is not a whole number')
@@ -82,7 +82,8 @@ BYTES = Parsed("bytes", parse_bytes)
 RATIO = Parsed("ratio", _ratio)
 CPUS = Parsed("decimal", parse_nano_cpus)
 COUNT = Parsed("count", _count)
-PRIORITY = Parsed("number", _priority)
+OOM_SCORE = Parsed("number", _whole_number)
+PRIORITY = Parsed("number", _whole_number)
 PLACEMENT_STRATEGY = OneOf("strategy", {"spread": PlacementStrategy.SPREAD, "binpack": PlacementStrategy.BINPACK})
 AVAILABILITY = OneOf(
     "availability", {"active": Availability.ACTIVE, "pause": Availability.PAUSE, "drain": Availability.DRAIN}

@@ -12,14 +12,12 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _REFUSED = {
     "--credential-spec": "It is for Windows containers only: leave it out.",
-    "--group": "Give the user a group: --user USER:GROUP.",
     "--isolation": "It is for Windows containers only: leave it out.",
     "--memory-swap": "Containers do not swap: use --limit-memory.",
     "--memory-swappiness": "Containers do not swap: use --limit-memory.",
     "--network": "Tasks are on the node's own network: publish ports.",
     "--network-add": "Tasks are on the node's own network: publish ports.",
     "--network-rm": "Tasks are on the node's own network: publish ports.",
-    "--oom-score-adj": "Reserve the memory it needs: --reserve-memory.",
 }
 _WITHOUT_EFFECT = {
     "--no-resolve-image": "tags are resolved by the node that pulls",

@@ -221,6 +221,8 @@ def _container(container: ContainerSpec) -> Json:
             "User": container.user,
             "TTY": container.tty,
             "OpenStdin": container.open_stdin,
+            "Groups": list(container.groups),
+            "OomScoreAdj": container.oom_score_adj,
             "Init": container.init,
             "ReadOnly": container.read_only,
             "Mounts": [

@@ -54,6 +54,7 @@ def service_of(
         init=service.flag("init"),
         tty=service.flag("tty"),
         open_stdin=service.flag("stdin_open"),
+        oom_score_adj=service.whole("oom_score_adj", least=-1000),
         secrets=secrets_used(service, secrets, warnings),
         configs=configs_used(service, configs, warnings),
         healthcheck=check_of(service, "healthcheck", warnings),

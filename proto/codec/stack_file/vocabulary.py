@@ -39,7 +39,18 @@ SERVICE = Vocabulary(
     frozenset(
         {"image", "command", "entrypoint", "environment", "labels", "deploy", "ports", "volumes", "user"}
         | {"working_dir", "hostname", "stop_signal", "stop_grace_period", "cap_add", "cap_drop", "read_only"}
-        | {"dns", "dns_opt", "dns_search", "extra_hosts", "sysctls", "ulimits", "logging", "tty", "stdin_open"}
+        | {
+            "dns",
+            "dns_opt",
+            "dns_search",
+            "extra_hosts",
+            "sysctls",
+            "ulimits",
+            "logging",
+            "tty",
+            "stdin_open",
+            "oom_score_adj",
+        }
         | {"init", "secrets", "configs", "healthcheck", "readiness", "pre_stop", "drain_delay"}
     ),
     ignored={
@@ -77,7 +88,6 @@ SERVICE = Vocabulary(
         "mem_swappiness": "Use deploy.resources.limits.memory.",
         "memswap_limit": "Use deploy.resources.limits.memory.",
         "networks": "Overlay networks are not available yet: remove them. Published ports work without.",
-        "oom_score_adj": "Use deploy.resources.reservations.memory.",
         "pids_limit": "Use deploy.resources.limits.pids.",
         "platform": "Use deploy.placement.constraints: node.platform.arch==…",
         "profiles": "Put such services into a file of their own: -c A -c B.",

@@ -3,6 +3,7 @@
 import asyncio
 import stat
 import time
+from pathlib import Path
 
 import pytest
 from lib.runtime_host import RuntimeHost
@@ -17,6 +18,9 @@ pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 @pytest.fixture
 def host(shared_host: RuntimeHost) -> RuntimeHost:
     return shared_host
+
+
+_CAP_SYS_RESOURCE = 24
 
 
 async def test_a_container_passes_through_its_states(host: RuntimeHost) -> None:
@@ -216,3 +220,32 @@ async def test_a_caller_that_goes_away_leaves_nothing_half_done(host: RuntimeHos
             continue
     assert not (await host.stub.ListContainers(pb.ListContainersRequest())).containers
     assert host.cgroups.names() == set()
+
+
+async def test_groups_besides_the_users_own_are_had_also_by_what_is_executed(host: RuntimeHost) -> None:
+    await host.start("box", "sh", "-c", "id -G; sleep 1000", user="7:8", groups=["44", "8", "45"])
+    assert await host.follow_until("box", "8 44 45") == ["8 44 45"]
+    start = pb.ExecInput(start=pb.ExecConfig(container="box", args=["id", "-G"]))
+    assert b"".join([output.stdout async for output in host.stub.ExecContainer(iter([start]))]) == b"8 44 45\n"
+
+
+async def test_a_group_that_the_image_does_not_know_is_told(host: RuntimeHost) -> None:
+    with pytest.raises(FailedPrecondition, match="unable to find group nobodys"):
+        await host.start("box", "true", groups=["nobodys"])
+
+
+@pytest.mark.parametrize("score", [0, 700])
+async def test_the_oom_score_is_adjusted(host: RuntimeHost, score: int) -> None:
+    own = Path("/proc/self/oom_score_adj").read_text().strip()
+    code, lines = await host.run("box", "cat", "/proc/self/oom_score_adj", oom_score_adj=score, user="7")
+    assert (code, lines) == (0, [str(score) if score else own])
+
+
+async def test_a_lower_oom_score_is_had_or_its_refusal_told(host: RuntimeHost) -> None:
+    words = ("cat", "/proc/self/oom_score_adj")
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    if int(status["CapEff"], 16) & 1 << _CAP_SYS_RESOURCE:
+        assert await host.run("box", *words, oom_score_adj=-500, user="7") == (0, ["-500"])
+    else:
+        with pytest.raises(FailedPrecondition, match="cannot adjust the OOM score: Permission denied"):
+            await host.start("box", *words, oom_score_adj=-500, user="7")

@@ -42,6 +42,15 @@ def test_they_are_given_and_changed(pyswarm: Any, control: Any):
     assert container(control, pb.UpdateServiceRequest).extra_hosts == ("v6:2001:db8::1", "cache:10.0.0.7")
 
 
+def test_groups_and_the_oom_score_are_given_and_changed(pyswarm: Any, control: Any):
+    pyswarm.ok(*CREATE, "--group", "audio", "--group", "44", "--oom-score-adj", "-500", "web:1")
+    made = container(control, pb.CreateServiceRequest)
+    assert (made.groups, made.oom_score_adj) == (("audio", "44"), -500)
+    pyswarm.ok("service", "update", "-d", "--group-rm", "44", "--group-add", "video", "--oom-score-adj", "0", "web")
+    changed = container(control, pb.UpdateServiceRequest)
+    assert (changed.groups, changed.oom_score_adj) == (("audio", "video"), 0)
+
+
 def test_a_terminal_is_asked_for(pyswarm: Any, control: Any):
     assert "warning" not in pyswarm.run(*CREATE, "-t", "web:1").err
     assert container(control, pb.CreateServiceRequest).tty
@@ -58,13 +67,15 @@ def test_a_terminal_is_asked_for(pyswarm: Any, control: Any):
         (("--ulimit", "nofile=2:1"), "the soft limit nofile is above the hard one"),
         (("--ulimit", "files=1"), "there is no limit called 'files'"),
         (("--ulimit", "nofile=a"), "Write NAME=SOFT[:HARD]."),
+        (("--oom-score-adj", "1001"), "the OOM score is adjusted by 1001"),
+        (("--group", "a:b"), "'a:b' is no group"),
     ],
 )
 def test_what_makes_no_sense_is_refused(pyswarm: Any, control: Any, flags: tuple[str, ...], said: str):
     assert said in pyswarm.fails(*CREATE, *flags, "web:1")
 
 
-@pytest.mark.parametrize("flag", ["--network", "--group", "--oom-score-adj", "--memory-swap", "--isolation"])
+@pytest.mark.parametrize("flag", ["--network", "--memory-swap", "--isolation"])
 def test_an_option_that_we_do_not_carry_out_is_refused_by_name(pyswarm: Any, control: Any, flag: str):
     said = pyswarm.run(*CREATE, flag, "1", "web:1")
     assert said.status == 125, "as for an option that nobody knows"

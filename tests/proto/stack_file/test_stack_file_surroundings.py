@@ -55,8 +55,8 @@ def test_what_makes_no_sense_is_refused(written: str, said: str):
 
 
 def test_a_terminal_and_an_open_stdin_are_asked_for():
-    container = web("tty: true", "stdin_open: true")
-    assert (container.tty, container.open_stdin) == (True, True)
+    container = web("tty: true", "stdin_open: true", "oom_score_adj: -7")
+    assert (container.tty, container.open_stdin, container.oom_score_adj) == (True, True, -7)
     assert parsed("tty: true", "stdin_open: true").warnings == ()
 
 
