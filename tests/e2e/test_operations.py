@@ -62,6 +62,22 @@ def test_logs_come_from_every_node(web: Cluster):
     assert all("serving on" in line for line in lines if "web 1" in line)
 
 
+def test_a_task_has_the_terminal_and_the_log_that_its_service_asks_for(web: Cluster):
+    shell = ("--entrypoint", "/bin/sh", f"{REGISTRY}/web:1", "-c", "test -t 1 && echo on a terminal; sleep 600")
+    log = ("--log-driver", "local", "--log-opt", "max-size=1m")
+    web.pyswarm("service", "create", "--name", "terminal", "-t", *log, *shell)
+    web.pyswarm("service", "create", "--name", "mute", "--log-driver", "none", *shell)
+    try:
+        assert web.pyswarm("service", "logs", "--raw", "terminal").splitlines() == ["on a terminal"]
+        said = web.refused("service", "logs", "mute", on=web.leader())
+        assert "configured logging driver does not support reading: none" in said
+        (replica,) = web.running("terminal")
+        events = web.pyswarm("container", "events", "--since", "10m", "--until", "0s", on=replica.host)
+        assert f"container start {replica.id}" in events
+    finally:
+        web.pyswarm("service", "rm", "terminal", "mute")
+
+
 def test_images_info_and_version_tell_what_there_is(web: Cluster):
     host = next(r.host for r in web.running())
     images = records(web.pyswarm("image", "ls", "--format", "json", on=host))
