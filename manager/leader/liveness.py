@@ -4,23 +4,32 @@ The edge of `dispatcher/liveness.py`: it knows the time and writes what that tab
 """
 
 import asyncio
+from functools import partial
+from itertools import islice
 
 from msgspec.structs import replace
 
 from pyswarm.manager.dispatcher.liveness import Liveness
 from pyswarm.manager.store.changes import Plan, Update
+from pyswarm.manager.store.conflict import Conflict
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Store
 from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.clock import Clock
 from pyswarm.proto.entropy import Entropy
-from pyswarm.proto.errors import FailedPrecondition, NotFound
+from pyswarm.proto.errors import FailedPrecondition, NotFound, NotLeader, Unavailable
 from pyswarm.proto.log import get_logger
-from pyswarm.proto.model.objects import NodeDescription
+from pyswarm.proto.model.objects import Node, NodeDescription
 from pyswarm.proto.model.spec import ClusterSpec
 from pyswarm.proto.model.states import NodeState
 
 log = get_logger(__name__)
+
+RETRY_SECONDS = 0.5
+"""Pause before nodes are declared down again, when that could not be written."""
+
+DOWN_AT_ONCE = 200
+"""Nodes declared down in one write."""
 
 
 class SessionOver(FailedPrecondition):
@@ -41,6 +50,8 @@ class NodeWatch:
         self._liveness = Liveness(spec.heartbeat_period_seconds)
         self._changed = asyncio.Event()
         self._ends: dict[str, asyncio.Event] = {}
+        # To be declared down, in the order in which they fell silent; kept until that is written.
+        self._silent: dict[str, None] = {}
 
     @property
     def period_seconds(self) -> float:
@@ -63,10 +74,31 @@ class NodeWatch:
                 await self._declare_down()
 
     async def _declare_down(self) -> None:
+        """Declare what is silent down; goes on until it is written, or this manager leads no longer."""
         for node_id in self._liveness.expired(now=self._clock.monotonic()):
             log.warning("node is down: no heartbeat", node=node_id)
             self._end(node_id)
-            await self._set_state(node_id, NodeState.DOWN, "heartbeat failure")
+            self._silent[node_id] = None
+        while self._silent:
+            some = tuple(islice(self._silent, DOWN_AT_ONCE))
+            try:
+                await self._writer.update(partial(self._all_down, node_ids=some), attempts=20)
+            except (NotLeader, Unavailable, Conflict) as error:
+                log.warning("silent nodes could not be declared down yet", nodes=len(some), reason=error.message)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                for node_id in some:
+                    self._silent.pop(node_id, None)
+
+    def _all_down(self, seen: Snapshot, node_ids: tuple[str, ...]) -> Plan:
+        changes = []
+        for node_id in node_ids:
+            node = seen.node(node_id)
+            # One that has come back meanwhile is none of them any more.
+            if node is not None and node_id in self._silent:
+                changed = self._in_state(node, NodeState.DOWN, "heartbeat failure")
+                changes += [] if changed == node else [Update(changed)]
+        return Plan(tuple(changes), why="heartbeat failure")
 
     async def register(self, node_id: str, description: NodeDescription, addr: str) -> tuple[str, asyncio.Event]:
         """Open a session: the node is READY. Return its id and an event that is set when it is over.
@@ -77,6 +109,7 @@ class NodeWatch:
             raise NotFound(f"node {node_id} is not part of this cluster", remedy="Leave and join again.")
         session_id = self._entropy.new_id()
         self._end(node_id)
+        self._silent.pop(node_id, None)
         ended = self._ends[node_id] = asyncio.Event()
         self._liveness.register(node_id, session_id, now=self._clock.monotonic())
         self._changed.set()
@@ -123,21 +156,17 @@ class NodeWatch:
         description: NodeDescription | None = None,
         addr: str = "",
     ) -> None:
-        now = self._clock.now()
-
         def change(seen: Snapshot) -> Plan:
             node = seen.node(node_id)
             if node is None:
                 return Plan()
-            same = node.status.state is state
-            status = replace(
-                node.status,
-                state=state,
-                message=message,
-                addr=addr or node.status.addr,
-                changed_at=node.status.changed_at if same else now,
-            )
-            changed = replace(node, status=status, description=description or node.description)
+            changed = self._in_state(node, state, message)
+            status = replace(changed.status, addr=addr or node.status.addr)
+            changed = replace(changed, status=status, description=description or node.description)
             return Plan(() if changed == node else (Update(changed),), why=message or "the node opened a session")
 
         await self._writer.update(change, attempts=20)
+
+    def _in_state(self, node: Node, state: NodeState, message: str) -> Node:
+        changed_at = node.status.changed_at if node.status.state is state else self._clock.now()
+        return replace(node, status=replace(node.status, state=state, message=message, changed_at=changed_at))

@@ -1,0 +1,110 @@
+"""What becomes of nodes that fall silent, whatever happens to the leader meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from lib.builders import a_cluster, a_node
+
+from pyswarm.manager.leader import liveness as module
+from pyswarm.manager.leader.liveness import NodeWatch
+from pyswarm.manager.raft.fake import SingleNodeConsensus
+from pyswarm.manager.store.changes import Create
+from pyswarm.manager.store.store import Store
+from pyswarm.manager.store.writer import Writer
+from pyswarm.proto.clock import SYSTEM_CLOCK
+from pyswarm.proto.entropy import SYSTEM_ENTROPY
+from pyswarm.proto.model.objects import NodeDescription
+from pyswarm.proto.model.states import NodeState
+
+
+class Clock:
+    """Stands still but for `seconds`; its loop must be told to look."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> float:
+        return SYSTEM_CLOCK.now()
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class Watched:
+    def __init__(self) -> None:
+        self.store = Store()
+        self.consensus = SingleNodeConsensus(self.store)
+        self.clock = Clock()
+        writer = Writer(self.consensus, self.store, clock=SYSTEM_CLOCK, entropy=SYSTEM_ENTROPY)
+        self.writer = writer
+        self.watch = NodeWatch(store=self.store, writer=writer, clock=self.clock, entropy=SYSTEM_ENTROPY)
+        self.running: asyncio.Task[None]
+
+    async def open(self, node_id: str) -> str:
+        session_id, _ = await self.watch.register(node_id, NodeDescription(hostname=node_id), "")
+        return session_id
+
+    def state_of(self, node_id: str) -> NodeState:
+        node = self.store.view.node(node_id)
+        assert node is not None
+        return node.status.state
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        _, commits = self.store.view_and_watch()
+        async with asyncio.timeout(5):
+            with commits:
+                while not holds():
+                    await anext(commits)
+
+
+@pytest.fixture
+async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    watched = Watched()
+    nodes = [a_node(f"n{n}", state=NodeState.UNKNOWN, version=0) for n in range(5)]
+    await watched.writer.write([Create(a_cluster(version=0)), *map(Create, nodes)])
+    watched.running = asyncio.create_task(watched.watch.run())
+    yield watched
+    watched.running.cancel()
+    await asyncio.gather(watched.running, return_exceptions=True)
+
+
+async def test_a_node_that_falls_silent_while_nothing_can_be_written_is_declared_down_later(watched: Watched):
+    await watched.open("n0")
+    watched.consensus.lose_quorum()
+    watched.clock.seconds = 100.0
+    with pytest.raises(module.Unavailable):
+        await watched.open("n1")  # wakes the watch
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not watched.running.done()
+    watched.consensus.regain_quorum()
+    await watched.until(lambda: watched.state_of("n0") is NodeState.DOWN)
+
+
+async def test_a_node_that_is_back_before_it_could_be_declared_down_stays_ready(watched: Watched):
+    await watched.open("n0")
+    await watched.open("n1")
+    watched.consensus.lose_quorum()
+    watched.clock.seconds = 100.0
+    for node_id in ("n2", "n0"):
+        with pytest.raises(module.Unavailable):
+            await watched.open(node_id)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    watched.consensus.regain_quorum()
+    await watched.open("n0")
+    await watched.until(lambda: watched.state_of("n1") is NodeState.DOWN)
+    assert watched.state_of("n0") is NodeState.READY
+
+
+async def test_nodes_that_fall_silent_together_are_declared_down_in_one_write(watched: Watched):
+    for number in range(4):
+        await watched.open(f"n{number}")
+    before = watched.store.view.version
+    watched.clock.seconds = 100.0
+    await watched.open("n4")
+    await watched.until(lambda: watched.state_of("n0") is NodeState.DOWN)
+    assert {watched.state_of(f"n{n}") for n in range(4)} == {NodeState.DOWN}
+    assert watched.store.view.version == before + 2
