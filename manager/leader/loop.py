@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from msgspec.structs import replace
+
 from pyswarm.manager.leader.placing import Placing
 from pyswarm.manager.leader.roles import change_role, next_role_change
 from pyswarm.manager.orchestrator.overcommit import relieve
@@ -27,6 +29,7 @@ from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import NotLeader, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import Node, Revision, Service, Task
+from pyswarm.proto.model.states import TaskState
 
 log = get_logger(__name__)
 
@@ -36,6 +39,13 @@ RETRY_SECONDS = 0.5
 
 NODES_AT_ONCE = 50
 """Nodes looked at before others get their turn."""
+
+TASKS_IN_A_TURN = 1_000
+"""Tasks of services decided on before others get their turn: some hundredths of a second."""
+
+REST_SECONDS_MAX = 0.5
+"""After a round of decisions as long a rest as they took, up to this: what happens meanwhile is decided on at once,
+and no more than half of the event loop is the decisions'."""
 
 
 @dataclass
@@ -59,7 +69,7 @@ class _Dirty:
             subject = event.object
             if isinstance(subject, Service):
                 self.services.add(subject.id)
-            elif isinstance(subject, Task | Revision):
+            elif isinstance(subject, Revision) or (isinstance(subject, Task) and _is_news(event.old, subject)):
                 self.services.add(subject.service_id)
             elif isinstance(subject, Node):
                 self._after_node(subject, event.old, commit.snapshot)
@@ -89,6 +99,22 @@ def _as_placement_sees(node: Node) -> tuple[object, ...]:
     return (node.spec, node.role, node.status.state, node.status.addr, node.description)
 
 
+def _is_news(old: object, new: Task) -> bool:
+    """Whether a change of a task may change what is decided about its service.
+
+    How far a task has come on its way to RUNNING does not: most of what agents report says only that.
+    """
+    if not isinstance(old, Task) or old.version == new.version:
+        return True
+    if not (_is_on_its_way(old) and _is_on_its_way(new)):
+        return True
+    return replace(new, status=old.status, version=old.version, updated_at=old.updated_at) != old
+
+
+def _is_on_its_way(task: Task) -> bool:
+    return TaskState.ASSIGNED <= task.state <= TaskState.STARTING
+
+
 class LeaderLoop:
     """Reconciles and reaps while this manager leads. Placing tasks is placing.py's."""
 
@@ -98,6 +124,8 @@ class LeaderLoop:
         self._clock = clock
         self._entropy = entropy
         self._consensus = consensus
+        self._spent_seconds = 0.0
+        """What this round's decisions have taken so far."""
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -120,6 +148,7 @@ class LeaderLoop:
                 dirty.due(self._clock.now())
                 if dirty:
                     await self._decide(dirty)
+                    await self._rest()
                 moment = dirty.next_moment()
                 wait = None if moment is None else max(0.0, moment - self._clock.now())
                 try:
@@ -130,11 +159,21 @@ class LeaderLoop:
                 for commit in batch:
                     dirty.after(commit)
 
+    async def _rest(self) -> None:
+        spent, self._spent_seconds = self._spent_seconds, 0.0
+        if spent > REST_SECONDS_MAX / 10:
+            await asyncio.sleep(min(spent, REST_SECONDS_MAX))
+
     async def _decide(self, dirty: _Dirty) -> None:
         """Make one round of decisions; each write marks what it touched, so rounds go on until nothing changes."""
         services, dirty.services = sorted(dirty.services), set()
+        tasks = 0
         for service_id in services:
+            tasks += self._store.view.count_of_service(service_id)
             await self._write(partial(self._about_service, service_id=service_id, dirty=dirty), dirty, service_id)
+            if tasks >= TASKS_IN_A_TURN:
+                tasks = 0
+                await asyncio.sleep(0)  # heartbeats, and people at the API, do not wait for all services
         nodes, dirty.nodes = sorted(dirty.nodes), set()
         for number, node_id in enumerate(nodes):
             await self._write(partial(self._about_node, node_id=node_id), dirty, node_id)
@@ -170,7 +209,9 @@ class LeaderLoop:
         dirty.roles = True
 
     async def _write(self, decide: Callable[[Snapshot], Plan], dirty: _Dirty, subject_id: str) -> None:
+        began = self._clock.monotonic()
         plan = decide(self._store.view)
+        self._spent_seconds += self._clock.monotonic() - began
         for part in parts(plan.changes):
             try:
                 await self._writer.write(part)

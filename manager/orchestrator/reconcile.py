@@ -21,7 +21,7 @@ from pyswarm.manager.orchestrator.rebalance import can_be_rebalanced, looks_unev
 from pyswarm.manager.orchestrator.relocate import decide_moves, reason_to_move
 from pyswarm.manager.orchestrator.restart import Verdict, after_death, after_loss
 from pyswarm.manager.orchestrator.room import in_the_way
-from pyswarm.manager.orchestrator.slots import NewId, Slot, SlotKey, slots_of
+from pyswarm.manager.orchestrator.slots import NewId, Slot, SlotKey, SlotTable
 from pyswarm.manager.orchestrator.update import UpdateStep, decide_update, superseded, update_config
 from pyswarm.manager.store.changes import Change, Create, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
@@ -52,6 +52,7 @@ class _Pass:
         self.policy = service.spec.task_template.restart_policy
         self.stored = {task.id: task for task in seen.tasks_of_service(service.id)}
         self.tasks = dict(self.stored)
+        self.table = SlotTable(service, self.stored.values())
         self.created: dict[str, Task] = {}
         self.service_after = service
         self.extra: list[Change] = []
@@ -68,7 +69,7 @@ class _Pass:
             self._move()
         self._update()
         self._start_what_may_start()
-        changed = [Update(task) for id, task in sorted(self.tasks.items()) if task != self.stored.get(id, task)]
+        changed = [Update(task) for id, task in sorted(self._touched()) if task != self.stored[id]]
         changes: list[Change] = [*self.extra, *changed]
         changes += [Create(task) for task in sorted(self.created.values(), key=lambda t: (t.slot, t.node_id, t.id))]
         if self.service_after != self.service:
@@ -81,7 +82,7 @@ class _Pass:
     # -- the parts of a decision
 
     def _slots(self) -> Mapping[SlotKey, Slot]:
-        return slots_of(self.service, [*self.tasks.values(), *self.created.values()])
+        return self.table.slots
 
     def _leave_where_they_may_not_stay(self) -> None:
         for slot in self._slots().values():
@@ -198,7 +199,7 @@ class _Pass:
     def _move(self) -> None:
         step = decide_moves(self.seen, self.service, self._slots(), now=self.now)
         for task in step.unmark:
-            self.tasks[task.id] = replace(self.tasks[task.id], move=None)
+            self._put(replace(self.tasks[task.id], move=None))
         for task, why in step.stop:
             self._desire(task, TaskState.SHUTDOWN, why)
         for slot, why in step.replace:
@@ -277,7 +278,14 @@ class _Pass:
     def _desire(self, task: Task, state: TaskState, why: str = "") -> None:
         current = self.tasks.get(task.id)
         if current is not None:
-            self.tasks[task.id] = desire(current, state, why)
+            self._put(desire(current, state, why))
+
+    def _put(self, task: Task) -> None:
+        self.tasks[task.id] = task
+        self.table.put(task)
+
+    def _touched(self) -> list[tuple[str, Task]]:
+        return [(id, task) for id, task in self.tasks.items() if task is not self.stored[id]]
 
     def _replace(self, slot: Slot, verdict: Verdict) -> None:
         self.reasons.append(verdict.why)
@@ -299,8 +307,8 @@ class _Pass:
             start_after=start_after,
             why=why,
         )
-        predecessors = [t for t in self.tasks.values() if (t.node_id if node_id else t.slot) == (node_id or slot)]
-        if start_after > self.now or any(self._is_stopping(t) for t in predecessors):
+        if start_after > self.now or any(self._is_stopping(t) for t in self.table.tasks_in(node_id or slot)):
             task = replace(task, desired_state=TaskState.READY)
             self.moments.append(start_after)
         self.created[task.id] = task
+        self.table.put(task)

@@ -108,7 +108,9 @@ def _is_moving(seen: Snapshot, slot: Slot, now: float) -> bool:
 
 def _surplus(slot: Slot) -> list[Task]:
     """Return tasks that a slot has too many: begun for a move that nobody wants any more."""
-    newest = max((t.spec_version for t in slot.live), default=0)
+    if len(slot.live) < 2:
+        return []
+    newest = max(t.spec_version for t in slot.live)
     alike = [t for t in slot.live if t.spec_version == newest]
     keep = next((t for t in alike if t.state is TaskState.RUNNING), None)
     return [] if keep is None else [t for t in alike if t.id != keep.id]

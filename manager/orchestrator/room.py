@@ -16,6 +16,8 @@ from pyswarm.proto.model.states import TaskState
 
 def in_the_way(seen: Snapshot, service: Service, slot: Slot) -> tuple[Task, ...]:
     """Return the outdated task that the slot's new one needs to be gone; none while the scheduler has not refused."""
+    if len(slot.live) < 2:
+        return ()
     waiting = [
         t for t in slot.live if t.spec_version == service.spec_version and t.state is TaskState.PENDING and t.status.err
     ]

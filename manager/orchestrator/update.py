@@ -73,11 +73,13 @@ def _needs_new_task(seen: Snapshot, service: Service, slot: Slot) -> bool:
 
 def superseded(seen: Snapshot, service: Service, slot: Slot) -> tuple[Task, ...]:
     """Return the tasks that may be stopped now, because another one of the slot runs as the service's spec says."""
+    if len(slot.live) < 2:
+        return ()
     running = [t for t in slot.live if t.state is TaskState.RUNNING]
     if any(t.spec_version == service.spec_version for t in running):
         return tuple(t for t in slot.live if t.spec_version < service.spec_version)
     outdated = tuple(t for t in slot.live if is_dirty(seen, service, t))
-    return outdated if len(slot.live) > 1 and any(t not in outdated for t in running) else ()
+    return outdated if any(t not in outdated for t in running) else ()
 
 
 def update_config(service: Service) -> UpdateConfig:
