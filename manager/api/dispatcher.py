@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
-from pyswarm.manager.dispatcher.assignments import Assigned, Assignments, Difference, assignments_of, difference
+from pyswarm.manager.dispatcher.assignments import Assignments, Difference, assignments_of, difference, is_told
 from pyswarm.manager.dispatcher.reports import Report, fold
 from pyswarm.manager.leader.liveness import NodeWatch
 from pyswarm.manager.store.snapshot import Snapshot
@@ -21,7 +21,7 @@ from pyswarm.proto.codec.messages import from_message, to_message
 from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
-from pyswarm.proto.model.objects import Node, NodeDescription, Task, TaskStatus
+from pyswarm.proto.model.objects import Node, NodeDescription, Revision, Task, TaskStatus
 from pyswarm.proto.rpc.identity import current_caller
 from pyswarm.proto.v1 import dispatcher_pb2 as pb
 from pyswarm.proto.v1 import dispatcher_pb2_grpc, types_pb2
@@ -29,6 +29,12 @@ from pyswarm.proto.v1 import dispatcher_pb2_grpc, types_pb2
 log = get_logger(__name__)
 
 REPORTS_QUEUED_MAX = 10_000
+
+STREAMS_IN_A_TURN = 8
+"""Assignment streams that look at once: a commit may concern all nodes, and heartbeats must be answered meanwhile."""
+
+SPECS_KEPT = 1_024
+"""Encoded specs of services kept for the next task of the same: all replicas have one spec."""
 
 
 class DispatcherEdge:
@@ -43,6 +49,8 @@ class DispatcherEdge:
         self._reported = asyncio.Event()
         self._by_node: dict[str, set[asyncio.Event]] = {}
         self._about_nodes: set[asyncio.Event] = set()
+        self.turns = asyncio.Semaphore(STREAMS_IN_A_TURN)
+        self.specs = EncodedSpecs()
         self._managers = _managers(store.view)
 
     @property
@@ -75,7 +83,8 @@ class DispatcherEdge:
                     async for commit in commits:
                         for event in commit.events:
                             if isinstance(event.object, Task):
-                                self._wake(event.object.node_id)
+                                if is_told(event):
+                                    self._wake(event.object.node_id)
                             elif isinstance(event.object, Node) and _concerns_all(event):
                                 self._managers = _managers(commit.snapshot)
                                 for woken in self._about_nodes:
@@ -212,20 +221,20 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
         woken = asyncio.Event()
         stop = edge.listen(node_id, woken)
         try:
-            told: Assignments = assignments_of(edge.store.view, node_id)
-            sequence = 1
-            everything = difference(Assignments(), told)
-            yield _message(everything, type_=pb.AssignmentsMessage.COMPLETE, applies_to=0, results_in=sequence)
+            told = Assignments()
+            sequence = 0
             while not ended.is_set():
-                await _either(woken, ended)
                 woken.clear()
-                now = assignments_of(edge.store.view, node_id)
-                changed = difference(told, now)
-                told = now
-                if changed:
+                async with edge.turns:
+                    now = assignments_of(edge.store.view, node_id)
+                    changed = difference(told, now)
+                    message = _message(changed, edge.specs, sequence) if changed or not sequence else None
+                    told = now
+                    await asyncio.sleep(0)
+                if message is not None:
                     sequence += 1
-                    kind = pb.AssignmentsMessage.INCREMENTAL
-                    yield _message(changed, type_=kind, applies_to=sequence - 1, results_in=sequence)
+                    yield message
+                await _either(woken, ended)
         finally:
             stop()
 
@@ -256,25 +265,39 @@ def _session_message(edge: DispatcherEdge, node_id: str, session_id: str) -> pb.
     )
 
 
-def _message(
-    changed: Difference, *, type_: "pb.AssignmentsMessage.Type.ValueType", applies_to: int, results_in: int
-) -> pb.AssignmentsMessage:
-    return pb.AssignmentsMessage(
-        type=type_,
-        applies_to=applies_to,
-        results_in=results_in,
-        update=[_assignment(assigned) for assigned in changed.update],
+class EncodedSpecs:
+    """What is the same for all tasks of a revision, encoded once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, int], pb.TaskAssignment] = {}
+
+    def of(self, revision: Revision) -> pb.TaskAssignment:
+        """Return an assignment without its task. Not to be changed."""
+        key = (revision.id, revision.version)
+        found = self._kept.get(key)
+        if found is None:
+            if len(self._kept) >= SPECS_KEPT:
+                del self._kept[next(iter(self._kept))]
+            found = self._kept[key] = pb.TaskAssignment(
+                spec=to_message(revision.task_template, types_pb2.TaskSpec),
+                ports=[to_message(port, types_pb2.PortConfig) for port in revision.ports],
+                service_name=revision.service_name,
+            )
+        return found
+
+
+def _message(changed: Difference, specs: EncodedSpecs, sequence: int) -> pb.AssignmentsMessage:
+    """Return the message that follows number `sequence`: the COMPLETE set after none."""
+    message = pb.AssignmentsMessage(
+        type=pb.AssignmentsMessage.INCREMENTAL if sequence else pb.AssignmentsMessage.COMPLETE,
+        applies_to=sequence,
+        results_in=sequence + 1,
         remove_task_ids=changed.remove,
         payloads=[pb.Payload(id=payload.id, data=payload.spec.data) for payload in changed.payloads],
         remove_payload_ids=changed.remove_payloads,
     )
-
-
-def _assignment(assigned: Assigned) -> pb.TaskAssignment:
-    revision = assigned.revision
-    return pb.TaskAssignment(
-        task=to_message(assigned.task, types_pb2.Task),
-        spec=to_message(revision.task_template, types_pb2.TaskSpec),
-        ports=[to_message(port, types_pb2.PortConfig) for port in revision.ports],
-        service_name=revision.service_name,
-    )
+    for assigned in changed.update:
+        assignment = message.update.add()
+        assignment.CopyFrom(specs.of(assigned.revision))
+        assignment.task.CopyFrom(to_message(assigned.task, types_pb2.Task))
+    return message

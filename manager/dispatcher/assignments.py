@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.manager.store.transition import Event
 from pyswarm.proto.model.objects import Config, Revision, Secret, Task
 from pyswarm.proto.model.states import TaskState
 
@@ -40,12 +41,28 @@ class Assignments(Struct, frozen=True):
     payloads: Mapping[str, Secret | Config] = {}
 
 
+def is_told(event: Event) -> bool:
+    """Whether an event of a task may change what its node must hold. Most events are what the node itself reported."""
+    old, new = event.old, event.object
+    if not isinstance(old, Task) or not isinstance(new, Task) or event.action != "update":
+        return True
+    return _as_told(old) != _as_told(new)
+
+
+def _as_told(task: Task) -> tuple[object, ...]:
+    return (task.node_id, task.desired_state, task.revision_id, _is_assigned(task), task.is_live)
+
+
+def _is_assigned(task: Task) -> bool:
+    return task.state >= TaskState.ASSIGNED and task.state is not TaskState.ORPHANED
+
+
 def assignments_of(seen: Snapshot, node_id: str) -> Assignments:
     """Return the assignment set of a node: only its own tasks, never another's."""
     found = {}
     payloads: dict[str, Secret | Config] = {}
     for task in seen.tasks_of_node(node_id):
-        if task.state < TaskState.ASSIGNED or task.state is TaskState.ORPHANED:
+        if not _is_assigned(task):
             continue
         # Dead tasks with a place in the history stay known, so that the agent keeps what belongs to them.
         revision = seen.revision_of(task)

@@ -4,10 +4,11 @@ import pytest
 from lib.builders import a_revision, a_service, a_task
 from msgspec.structs import replace
 
-from pyswarm.manager.dispatcher.assignments import Assignments, assignments_of, difference
+from pyswarm.manager.dispatcher.assignments import Assignments, assignments_of, difference, is_told
 from pyswarm.manager.dispatcher.reports import Report, fold
 from pyswarm.manager.store.changes import Update
 from pyswarm.manager.store.snapshot import Snapshot
+from pyswarm.manager.store.transition import Event
 from pyswarm.proto.model.objects import Config, Secret, Service, TaskStatus
 from pyswarm.proto.model.spec import ConfigReference, ConfigSpec, ContainerSpec, SecretReference, SecretSpec
 from pyswarm.proto.model.states import TaskState
@@ -113,3 +114,26 @@ def test_what_has_ended_stays_as_it_ended():
         Report("n1", "t", TaskStatus(state=TaskState.RUNNING)),
     ]
     assert fold(seen(task), late, now=1.0).changes == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_told_of"),
+    [
+        pytest.param({"state": TaskState.PREPARING}, False, id="how far a task has come is the node's own report"),
+        pytest.param({"state": TaskState.RUNNING}, False, id="that it runs, too"),
+        pytest.param({"state": TaskState.FAILED}, True, id="a dead task needs its secrets no longer"),
+        pytest.param({"desired": TaskState.SHUTDOWN}, True, id="it shall stop"),
+    ],
+)
+def test_a_node_s_stream_looks_when_something_was_decided(changes: dict[str, TaskState], is_told_of: bool):
+    old = a_task("t1", state=TaskState.ASSIGNED, node="n1")
+    new = a_task("t1", **({"state": TaskState.ASSIGNED} | changes), node="n1", version=2)  # type: ignore[arg-type]
+    assert is_told(Event("update", "task", new, old)) is is_told_of
+
+
+def test_a_stream_looks_when_a_task_comes_to_its_node_or_leaves_it():
+    waiting = a_task("t1", state=TaskState.PENDING, node="")
+    placed = a_task("t1", state=TaskState.ASSIGNED, node="n1", version=2)
+    assert is_told(Event("update", "task", placed, waiting))
+    assert is_told(Event("create", "task", placed, None))
+    assert is_told(Event("delete", "task", placed, placed))
