@@ -12,7 +12,7 @@ import grpc.aio
 from pyswarm.proto.backoff import Backoff
 from pyswarm.proto.codec.messages import from_message, to_message
 from pyswarm.proto.entropy import Entropy
-from pyswarm.proto.errors import NotLeader, SwarmError, Unavailable
+from pyswarm.proto.errors import NotLeader, SwarmError, Unavailable, Unreachable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import NodeDescription, Task, TaskStatus
 from pyswarm.proto.model.spec import PortConfig, TaskSpec
@@ -33,6 +33,14 @@ A large one's period is longer, and so are the pauses: a new leader is not run o
 HEARTBEAT_SECONDS = 1.0
 """How long a heartbeat may stay unanswered before another connection is tried: TCP alone, sending again at doubling
 intervals, would be heard only seconds after a blip is over."""
+
+HEARTBEAT_SECONDS_MAX = 2.5
+"""So long, in the end, when heartbeats stay unanswered on one connection after the other: then it is not the line but
+the leader that is slow, and new connections and sessions would only make it slower."""
+
+ELECTING_SECONDS = 1.0
+"""How long a manager whose session has ended may take to open the next one before another is asked: it may be cut off
+from the leader, and the leader bears little silence."""
 
 FIRST_MESSAGE_SECONDS = 5.0
 RPC_SECONDS = 5.0
@@ -67,6 +75,9 @@ class Sessions:
         self._on_message = on_message
         self._session_id = ""
         self._period_seconds = 0.0
+        self._first_message_seconds = FIRST_MESSAGE_SECONDS
+        self._unanswered = 0
+        """Heartbeats that were not answered since one last was in good time."""
 
     async def run(self) -> None:
         attempt = 0
@@ -77,12 +88,28 @@ class Sessions:
             except* SwarmError as group:
                 error = _first(group)
                 log.warning("session ended", manager=self._pool.address, reason=error.message)
-                if isinstance(error, Unavailable | NotLeader):
+                must_move_on = self._must_move_on(error)
+                self._first_message_seconds = FIRST_MESSAGE_SECONDS if must_move_on else self._while_electing()
+                if must_move_on:
                     await self._pool.move_on()
             except* grpc.aio.UsageError:
                 log.warning("the channel was closed under the session", manager=self._pool.address)
             attempt = 0 if self._session_id else attempt + 1
             await asyncio.sleep(self._backoff().delay_seconds(attempt, self._entropy.uniform(0, 1)))
+
+    def _must_move_on(self, error: SwarmError) -> bool:
+        """Whether another manager is to be asked next.
+
+        One that ended an open session answers: a new leader is being elected, and it will know it. Were every agent to
+        change its manager whenever the leader changes, the new one would be buried under their handshakes.
+        """
+        if isinstance(error, Unreachable):
+            return True
+        return isinstance(error, Unavailable | NotLeader) and not self._session_id
+
+    def _while_electing(self) -> float:
+        # In a large cluster, whose leader bears more silence, all agents open their sessions again at once.
+        return max(ELECTING_SECONDS, self._period_seconds)
 
     def _backoff(self) -> Backoff:
         cap = max(BACKOFF_CAP_LEAST_SECONDS, min(self._period_seconds, BACKOFF_CAP_SECONDS))
@@ -101,7 +128,7 @@ class Sessions:
         )
         messages = stub.Session(request).__aiter__()
         try:
-            async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+            async with asyncio.timeout(self._first_message_seconds):
                 first: pb.SessionMessage = await anext(messages)
         except (TimeoutError, StopAsyncIteration) as error:
             raise SessionEnded("the manager did not open a session") from error
@@ -121,9 +148,23 @@ class Sessions:
         self._period_seconds = first.heartbeat_period_seconds
         while True:
             await asyncio.sleep(self._period_seconds)
-            deadline = max(HEARTBEAT_SECONDS, self._period_seconds)
-            answer = await stub.Heartbeat(pb.HeartbeatRequest(session_id=self._session_id), timeout=deadline)
+            answer = await self._beat(stub)
             self._period_seconds = answer.period_seconds or self._period_seconds
+
+    async def _beat(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub") -> pb.HeartbeatResponse:
+        least = max(HEARTBEAT_SECONDS, self._period_seconds)
+        deadline = max(least, min(least * (1 + self._unanswered), HEARTBEAT_SECONDS_MAX))
+        began = asyncio.get_running_loop().time()
+        try:
+            answer: pb.HeartbeatResponse = await stub.Heartbeat(
+                pb.HeartbeatRequest(session_id=self._session_id), timeout=deadline
+            )
+        except Unreachable:
+            self._unanswered += 1
+            raise
+        if asyncio.get_running_loop().time() - began < least / 2:
+            self._unanswered = 0
+        return answer
 
     async def _assignments(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub") -> None:
         sequence = 0
