@@ -97,6 +97,11 @@ bench-failover: build
 bench-convergence: build
 	@$(PY) tests/bench/convergence.py $(OPTIONS)
 
+# Three real managers, simulated agents on the real protocol; OPTIONS='--agents 100 --tasks 3000' for one small size.
+.PHONY: bench-scale
+bench-scale: build
+	@$(PY) tests/bench/scale.py $(OPTIONS)
+
 .PHONY: bench-store
 bench-store: build
 	@$(PY) tests/bench/store_scale.py $(OPTIONS)
