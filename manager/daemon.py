@@ -193,6 +193,7 @@ class ManagerDaemon:
         operations = RaftOperationsServicer(
             report=engine.report,
             confirm=lambda: engine.read_barrier(timeout_seconds=CONFIRM_TIMEOUT_SECONDS),
+            rotate_key=engine.rotate_key,
             members=engine.members,
             store=store,
             ask=self._ask_report,

@@ -34,6 +34,7 @@ class RaftOperationsServicer(raft_pb2_grpc.RaftOperationsServicer):
         *,
         report: Callable[[], MemberReport],
         confirm: Callable[[], Awaitable[object]],
+        rotate_key: Callable[[], Awaitable[int]],
         members: Callable[[], Sequence[Member]],
         store: Store,
         ask: Ask,
@@ -41,6 +42,7 @@ class RaftOperationsServicer(raft_pb2_grpc.RaftOperationsServicer):
         """`confirm` returns once a majority has said that this manager leads; raises SwarmError when none does."""
         self._report = report
         self._confirm = confirm
+        self._rotate_key = rotate_key
         self._members = members
         self._store = store
         self._ask = ask
@@ -51,6 +53,9 @@ class RaftOperationsServicer(raft_pb2_grpc.RaftOperationsServicer):
     async def ListCheckpoints(self, request: pb.RaftCheckpointsRequest, context: Any) -> pb.RaftCheckpoints:
         kept = self._store.checkpoints()
         return pb.RaftCheckpoints(checkpoints=[to_message(c, pb.RaftCheckpoint) for c in kept])
+
+    async def RotateDataKey(self, request: pb.RaftRotateDataKeyRequest, context: Any) -> pb.RaftRotateDataKeyResponse:
+        return pb.RaftRotateDataKeyResponse(older_keys=await self._rotate_key())
 
     async def GetStatus(self, request: pb.RaftStatusRequest, context: Any) -> pb.RaftStatusResponse:
         own = self._report().member

@@ -185,6 +185,7 @@ class RaftEngine:
         self._installing: asyncio.Future[None] | None = None
         self._is_handing_over = False
         self._snapshot_retry_index = 0
+        self._wants_snapshot = False
         self._stopped: asyncio.Future[None] | None = None
         self._fault: BaseException | None = None
         self._removal: NodeRemoved | None = _removal(state.removed_by) if state.removed_by else None
@@ -453,9 +454,12 @@ class RaftEngine:
         applied = self.applied_index
         is_long = applied - header.index >= self._settings.snapshot_entries
         is_large = self._journal.bytes >= self._settings.snapshot_bytes + self._state.bytes_at_snapshot
-        if (is_long or is_large) and applied >= max(header.index + 1, self._snapshot_retry_index):
+        if (is_long or is_large or self._wants_snapshot) and applied >= max(
+            header.index + 1, self._snapshot_retry_index
+        ):
             # A failed attempt is repeated after some more entries, not at every tick.
             self._snapshot_retry_index = applied + max(1, self._settings.snapshot_entries // 10)
+            self._wants_snapshot = False
             self._core.forceLogCompaction()
 
     def _snapshot_written(self, header: SnapshotHeader) -> None:
@@ -467,7 +471,7 @@ class RaftEngine:
         if not self.is_down:
             self._state.bytes_at_snapshot = self._journal.bytes
             removal = asyncio.get_running_loop().run_in_executor(
-                self._disk, self._state.wal.remove_below, self._journal.first_index
+                self._disk, self._state.remove_covered, self._journal.first_index
             )
             removal.add_done_callback(self._removed)
 
@@ -660,6 +664,30 @@ class RaftEngine:
             if not leadership.is_leader:
                 raise self._why_down() if self.is_down else self.not_leader()
         raise self._why_down()
+
+    async def rotate_key(self) -> int:
+        """Seal this member's journal and snapshots under a new data key from now on.
+
+        A snapshot follows as soon as there is something new to hold. Returns how many older keys are kept: each until
+        no file that was sealed under it is there, which later snapshots see to.
+
+        Raises:
+            Unavailable: this member has stopped, or its disk could not take the key: then it stops.
+        """
+        if self.is_down:
+            raise self._why_down()
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._state.rotate_key)
+        except OSError as error:
+            # Which of the keys is on the disk is not known: nothing may be sealed any more.
+            self._fail(
+                Internal(f"the data key cannot be written: {error}", remedy="Check the disk and its free space.")
+            )
+            raise self._why_down() from error
+        self._wants_snapshot = True
+        self.wake()
+        log.info("data key rotated", older=self._state.older_keys)
+        return self._state.older_keys
 
     # -- membership
 

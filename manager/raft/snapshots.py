@@ -28,7 +28,7 @@ from pyswarm.proto.errors import Internal
 
 _PREAMBLE: Final = struct.Struct(f">8sI{SALT_BYTES}s")
 _MAGIC: Final = b"PYSWARMS"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _LENGTH_BYTES: Final = 4
 _KIND: Final = b"snapshot"
 _PREFIX: Final = "snapshot-"
@@ -93,7 +93,7 @@ class SnapshotWriter:
         self._aside = aside
         self._sealer = sealer
         self._disk = disk
-        salt = entropy.bytes(SALT_BYTES)
+        salt = sealer.new_salt(entropy)
         self._preamble = _PREAMBLE.pack(_MAGIC, _VERSION, salt)
         self._keys = sealer.for_file(_KIND, salt)
         self._number = 0
@@ -191,11 +191,14 @@ class SnapshotReader:
                     f"{path} is of format {version}, this version reads {_VERSION}",
                     remedy="Run the version of pyswarm that wrote it.",
                 )
+            self._keys: FileSealer = sealer.for_file(_KIND, salt)
+        except SealBroken as error:
+            self.close()
+            raise RaftSnapshotDamaged(f"{path} is {error.message}") from error
         except BaseException:
             self.close()
             raise
         self._preamble = preamble
-        self._keys: FileSealer = sealer.for_file(_KIND, salt)
         self._number = 0
         self._is_ended = False
 
@@ -305,6 +308,19 @@ class SnapshotStore:
             raise
         writer.publish()
         self.delete_before(header.index)
+
+    def salts(self) -> list[bytes]:
+        """Return those of all snapshots there are: which data keys are needed to read them. Blocking."""
+        found = []
+        for index in self._indexes():
+            descriptor = self._disk.open(self._path(index))
+            try:
+                preamble = self._disk.read(descriptor, _PREAMBLE.size, 0)
+            finally:
+                self._disk.close(descriptor)
+            if len(preamble) == _PREAMBLE.size:
+                found.append(_PREAMBLE.unpack(preamble)[2])
+        return found
 
     def delete_before(self, index: int) -> None:
         for found in self._indexes():

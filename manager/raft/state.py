@@ -111,6 +111,8 @@ class DiskState:
         machine: StateMachine,
         rules: Rules = ALL_RULES,
         disk: Disk = REAL_DISK,
+        sealer: Sealer,
+        entropy: Entropy,
     ) -> None:
         self.journal = journal
         self.wal = wal
@@ -122,9 +124,30 @@ class DiskState:
         self.bytes_at_snapshot = 0
         self._machine = machine
         self._disk = disk
+        self._sealer = sealer
+        self._entropy = entropy
         self._removed = directory / "removed"
         self.removed_by = self._read_removal()
         """The node id of the manager that said this node was removed from the cluster; "" as long as nobody has."""
+
+    def rotate_key(self) -> None:
+        """Seal under a new data key from now on. Blocking; in the thread that appends to the journal."""
+        self._sealer.rotate(self._entropy)
+        self.wal.end_segment()
+
+    def remove_covered(self, first_index: int) -> None:
+        """Delete the segments whose entries all lie below `first_index`, and forget the data keys that no file needs.
+
+        Blocking; in the thread that appends to the journal.
+        """
+        self.wal.remove_below(first_index)
+        if self._sealer.key_count > 1:
+            self._sealer.forget_unused([*self.wal.salts, *self.snapshots.salts()])
+
+    @property
+    def older_keys(self) -> int:
+        """How many data keys there are besides the one that new files are sealed under."""
+        return self._sealer.key_count - 1
 
     def note_removal(self, by_node_id: str) -> None:
         """Remember for good that a manager said this node was removed. Blocking, once in a member's life."""
@@ -208,7 +231,7 @@ def open_state(
     journal.replay(frames)
     state = DiskState(
         directory=directory, journal=journal, wal=wal, snapshots=snapshots, machine=machine,
-        rules=settings.rules, disk=disk,
+        rules=settings.rules, disk=disk, sealer=sealer, entropy=entropy,
     )  # fmt: skip
 
     found = snapshots.open_newest()

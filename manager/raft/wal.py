@@ -32,7 +32,7 @@ from pyswarm.manager.raft.wal_reading import (
     read_header,
     refuse_damage,
 )
-from pyswarm.manager.sealing.sealer import SALT_BYTES, TAG_BYTES, FileSealer, Sealer
+from pyswarm.manager.sealing.sealer import TAG_BYTES, FileSealer, SealBroken, Sealer
 from pyswarm.proto.entropy import SYSTEM_ENTROPY, Entropy
 
 __all__ = ["JournalDamaged", "Wal"]
@@ -48,6 +48,7 @@ class _Segment:
     """The highest log index in it."""
     size: int = 0
     """Bytes of a segment that is complete."""
+    salt: bytes = b""
 
 
 class Wal:
@@ -135,7 +136,11 @@ class Wal:
 
     def _frames(self, data: bytes, segment: _Segment, header: SegmentHeader) -> Generator[tuple[int, bytes], None, int]:
         """Yield the segment's frames; return where they end."""
-        keys = self._sealer.for_file(KIND, header.salt)
+        segment.salt = header.salt
+        try:
+            keys = self._sealer.for_file(KIND, header.salt)
+        except SealBroken as error:
+            raise JournalDamaged(f"{segment.path} is {error.message}") from error
         end, sequence, link = HEADER_BYTES, header.first_sequence, header.link
         while (found := open_frame(data, end, sequence, link, keys)) is not None:
             content, end = found
@@ -189,6 +194,15 @@ class Wal:
             # One by one: a power cut that kept an older one and lost a newer one would look like damage.
             self._disk.sync_directory(self._directory)
 
+    @property
+    def salts(self) -> list[bytes]:
+        """Of all segments there are: which data keys are needed to read them."""
+        return [segment.salt for segment in self._segments]
+
+    def end_segment(self) -> None:
+        """Have the next frame begin a new segment, with a key of its own."""
+        self.close()
+
     def close(self) -> None:
         if self._descriptor is not None:
             self._disk.truncate(self._descriptor, self._offset)
@@ -200,7 +214,7 @@ class Wal:
         self.close()
         number = self._segments[-1].number + 1 if self._segments else 1
         path = self._directory / f"{number:012d}{_SUFFIX}"
-        salt = self._entropy.bytes(SALT_BYTES)
+        salt = self._sealer.new_salt(self._entropy)
         self._capacity = max(self._segment_bytes, HEADER_BYTES + needed)
         self._descriptor = self._disk.create(path, self._capacity)
         self._header = pack_header(number, SegmentHeader(self._sequence, self._link, salt))
@@ -209,4 +223,4 @@ class Wal:
         self._disk.sync(self._descriptor)
         self._disk.sync_directory(self._directory)
         self._offset = HEADER_BYTES
-        self._segments.append(_Segment(number, path))
+        self._segments.append(_Segment(number, path, salt=salt))

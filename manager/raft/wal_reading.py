@@ -15,7 +15,7 @@ from pyswarm.manager.sealing.sealer import SALT_BYTES, TAG_BYTES, FileSealer, Se
 from pyswarm.proto.errors import Internal
 
 MAGIC: Final = b"PYSWARMJ"
-VERSION: Final = 2
+VERSION: Final = 3
 LINK_BYTES: Final = TAG_BYTES
 NO_LINK: Final = bytes(LINK_BYTES)
 """Before the first frame of a journal."""

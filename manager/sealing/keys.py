@@ -1,10 +1,14 @@
-"""Keep a manager's data key (DEK): made at its first start, unique to it, mode 0600, wrapped by a KEK if there is one.
+"""Keep a manager's data keys (DEK): unique to it, mode 0600, wrapped by a KEK if there is one.
 
-Without a KEK the key lies open beside what it seals, as in Swarm without autolock: it then protects discarded
+One is made at its first start; after an exchange the older ones stay until no file needs them (sealer.py).
+
+Without a KEK they lie open beside what it seals, as in Swarm without autolock: it then protects discarded
 journal files and backups that leave `sealing/` out. With one, the disk alone opens nothing.
 """
 
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,13 +17,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Struct
 
-from pyswarm.manager.sealing.sealer import Sealer
+from pyswarm.manager.sealing.sealer import DATA_KEY_BYTES, Sealer
 from pyswarm.proto.certificate_files import sync_directory
 from pyswarm.proto.entropy import SYSTEM_ENTROPY, Entropy
 from pyswarm.proto.errors import FailedPrecondition, Internal
 
 FILE = "dek.msgpack"
-KEY_BYTES = 32
+KEK_BYTES = 32
 _NONCE_BYTES = 12
 _AAD = b"pyswarm data key 1"
 
@@ -36,7 +40,7 @@ class KeyFileDamaged(Internal):
 
 
 class _KeyFile(Struct, frozen=True):
-    """`key` is the data key itself, or nonce + AES-256-GCM of it under the KEK."""
+    """`key` is the data keys behind each other, oldest first, or nonce + AES-256-GCM of that under the KEK."""
 
     format: Literal[1]
     wrapped: bool
@@ -44,23 +48,24 @@ class _KeyFile(Struct, frozen=True):
 
 
 def open_sealer(directory: Path, *, kek: bytes | None = None, entropy: Entropy = SYSTEM_ENTROPY) -> Sealer:
-    """Return the sealer of the manager whose `sealing/` this is; makes the data key when there is none.
+    """Return the sealer of the manager whose `sealing/` this is; makes a data key when there is none.
 
     Args:
         directory: `<manager state>/sealing`, made with mode 0700.
-        kek: 32 bytes that wrap the data key; None stores it unwrapped.
+        kek: 32 bytes that wrap the data keys; None stores them unwrapped.
 
     Raises:
         Locked: the stored key is wrapped and `kek` is None or wrong.
         KeyFileDamaged: the file is not what was written.
     """
-    assert kek is None or len(kek) == KEY_BYTES, "a key-encryption key has 256 bits"
+    assert kek is None or len(kek) == KEK_BYTES, "a key-encryption key has 256 bits"
     file = directory / FILE
+    save = partial(_write, file, kek, entropy)
     if file.exists():
-        return Sealer(_unwrap(_read(file), kek))
-    data_key = entropy.bytes(KEY_BYTES)
-    _write(file, data_key, kek, entropy)
-    return Sealer(data_key)
+        return Sealer(*_unwrap(_read(file), kek), save=save)
+    data_key = entropy.bytes(DATA_KEY_BYTES)
+    save([data_key])
+    return Sealer(data_key, save=save)
 
 
 def _read(file: Path) -> _KeyFile:
@@ -70,28 +75,29 @@ def _read(file: Path) -> _KeyFile:
         raise KeyFileDamaged(f"{file} is damaged: {error}") from error
 
 
-def _unwrap(stored: _KeyFile, kek: bytes | None) -> bytes:
+def _unwrap(stored: _KeyFile, kek: bytes | None) -> list[bytes]:
     if not stored.wrapped:
-        data_key = stored.key
+        together = stored.key
     elif kek is None:
         raise Locked("this manager's state is locked")
     else:
         nonce, sealed = stored.key[:_NONCE_BYTES], stored.key[_NONCE_BYTES:]
         try:
-            data_key = AESGCM(kek).decrypt(nonce, sealed, _AAD)
+            together = AESGCM(kek).decrypt(nonce, sealed, _AAD)
         except (InvalidTag, ValueError) as error:
             raise Locked("the unlock key does not open this manager's state") from error
-    if len(data_key) != KEY_BYTES:
-        raise KeyFileDamaged(f"the stored data key has {len(data_key)} bytes, not {KEY_BYTES}")
-    return data_key
+    if not together or len(together) % DATA_KEY_BYTES:
+        raise KeyFileDamaged(f"the stored data keys have {len(together)} bytes, not a multiple of {DATA_KEY_BYTES}")
+    return [together[at : at + DATA_KEY_BYTES] for at in range(0, len(together), DATA_KEY_BYTES)]
 
 
-def _write(file: Path, data_key: bytes, kek: bytes | None, entropy: Entropy) -> None:
+def _write(file: Path, kek: bytes | None, entropy: Entropy, data_keys: Sequence[bytes]) -> None:
+    together = b"".join(data_keys)
     if kek is None:
-        stored = _KeyFile(1, False, data_key)
+        stored = _KeyFile(1, False, together)
     else:
         nonce = entropy.bytes(_NONCE_BYTES)
-        stored = _KeyFile(1, True, nonce + AESGCM(kek).encrypt(nonce, data_key, _AAD))
+        stored = _KeyFile(1, True, nonce + AESGCM(kek).encrypt(nonce, together, _AAD))
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = file.with_name(file.name + ".new")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

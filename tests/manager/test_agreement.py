@@ -45,6 +45,7 @@ class Managers:
         servicer = RaftOperationsServicer(
             report=unused,  # type: ignore[arg-type]
             confirm=unused,
+            rotate_key=unused,  # type: ignore[arg-type]
             members=tuple,
             store=self.stores[address],
             ask=unused,

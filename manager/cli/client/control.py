@@ -48,6 +48,11 @@ class ControlClient:
         )
         return told
 
+    async def rotate_data_key(self) -> int:
+        """Rotate the key that seals the asked manager's files; return how many older ones are kept."""
+        told = await self._raft.RotateDataKey(raft_pb2.RaftRotateDataKeyRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        return int(told.older_keys)
+
     async def rotate_join_token(self, role: Role) -> JoinTokens:
         request = pb.RotateJoinTokenRequest(role=types_pb2.Role.ValueType(role))
         return from_message(await self._stub.RotateJoinToken(request, timeout=CALL_TIMEOUT_SECONDS), JoinTokens)

@@ -1,4 +1,4 @@
-"""`pyswarm raft …`: how the managers' consensus fares."""
+"""`pyswarm raft …`: how the managers' consensus fares, and the keys that seal it on the disk."""
 
 import json
 
@@ -14,7 +14,7 @@ from pyswarm.proto.errors import Unavailable
 from pyswarm.proto.v1 import raft_pb2
 
 
-@click.group(help="See how the managers' consensus fares.")
+@click.group(help="See how the managers' consensus fares, and rotate the keys that seal it.")
 def raft() -> None:
     pass
 
@@ -37,3 +37,15 @@ def status(settings: Settings, format_: str) -> None:
     if (trouble := why_no_quorum(found)) is not None:
         cause, remedy = trouble
         raise Unavailable(cause, remedy=remedy)
+
+
+@raft.command("rotate-key", help="Seal what this manager keeps on its disk under a new key from now on.")
+@pass_settings
+def rotate_key(settings: Settings) -> None:
+    async def ask() -> int:
+        async with connect(settings) as client:
+            return await client.rotate_data_key()
+
+    older = run(ask())
+    click.echo("Successfully rotated this manager's data key.")
+    click.echo(f"Older keys kept until the files under them are replaced: {older}.", err=True)

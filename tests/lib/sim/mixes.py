@@ -22,7 +22,7 @@ class Mix(Struct, frozen=True, kw_only=True):
 
 
 _LINKS = ("part", "isolate leader", "one way", "pause", "break links")
-_CRASHES = (*_LINKS, "kill", "power cut", "power cut", "fuse")
+_CRASHES = (*_LINKS, "kill", "power cut", "power cut", "fuse", "rotate key")
 _DISKS = (*_CRASHES, "stall", "full", "sync error", "flip")
 _MEMBERS = (*_CRASHES, "replace", "replace", "hand over", "move")
 _WILD = Weather(is_wild=True, lost_chance=0.03, twice_chance=0.03, overtakes_chance=0.1, slow_chance=0.02)

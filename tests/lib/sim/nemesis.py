@@ -172,6 +172,15 @@ class Nemesis:
         host.is_damaged = True
         return True
 
+    def _rotate_key(self) -> bool:
+        """Have a member seal under a new data key from now on; it may die on the way."""
+        host = self._some_up()
+        if host is None or host.engine is None:
+            return False
+        host.may_fail = host.may_fail or host.disk.is_treacherous
+        host.serve(_in_peace(host.engine.rotate_key))
+        return True
+
     # -- members
 
     def _hand_over(self) -> bool:

@@ -49,9 +49,17 @@ async def told(others: Others, own: MemberReport | None = None, *, agrees: bool 
         if not agrees:
             raise Unavailable("no majority of the managers is in reach")
 
+    async def rotate_key() -> int:
+        raise AssertionError("nobody rotates a key")
+
     report = own or a_report(A)
     servicer = RaftOperationsServicer(
-        report=lambda: report, confirm=confirm, members=lambda: (A, B, C), store=store, ask=others.ask
+        report=lambda: report,
+        confirm=confirm,
+        rotate_key=rotate_key,
+        members=lambda: (A, B, C),
+        store=store,
+        ask=others.ask,
     )
     return await servicer.GetStatus(pb.RaftStatusRequest(), None)
 

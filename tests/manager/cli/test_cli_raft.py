@@ -1,4 +1,4 @@
-"""`pyswarm raft status`: the group's worth, the rows, and the exit status."""
+"""`pyswarm raft …`: the group's worth, the rows, and the exit status; a data key rotated."""
 
 import json
 from collections.abc import Iterator
@@ -17,6 +17,9 @@ class FakeRaft(raft_pb2_grpc.RaftOperationsServicer):
 
     async def GetStatus(self, request: Any, context: Any) -> pb.RaftStatusResponse:
         return self.told
+
+    async def RotateDataKey(self, request: Any, context: Any) -> pb.RaftRotateDataKeyResponse:
+        return pb.RaftRotateDataKeyResponse(older_keys=1)
 
 
 @pytest.fixture
@@ -117,3 +120,10 @@ def test_an_election_is_told_from_a_loss(pyswarm: Any, group: FakeRaft) -> None:
     group.told.CopyFrom(LOST)
     group.told.group.quorum, group.told.group.reached = pb.ELECTING, 2
     assert "no manager leads with a majority behind it" in pyswarm.fails("raft", "status")
+
+
+@pytest.mark.usefixtures("group")
+def test_a_data_key_is_rotated_and_what_is_kept_is_said(pyswarm: Any) -> None:
+    said = pyswarm.run("raft", "rotate-key")
+    assert (said.status, said.out) == (0, "Successfully rotated this manager's data key.\n")
+    assert "Older keys kept until the files under them are replaced: 1." in said.err
