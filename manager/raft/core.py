@@ -1,4 +1,4 @@
-"""The one door to PySyncObj: its version is pinned, and the four names it must not use are replaced.
+"""The one door to PySyncObj: its version is pinned, and the five names it must not use are replaced.
 
 `SyncObj` decides elections, replication and commitment; guard.py stands between it and everybody else. What this
 module changes in the package, once, at import:
@@ -7,13 +7,13 @@ module changes in the package, once, at import:
     pickle                 our own encoding of commands: nothing is pickled or unpickled
     createPoller           it has no sockets of its own; polling them costs a system call per tick
     PIPE_NOTIFIER_ENABLED  it is woken by us; the notifier's pipe would never be closed
+    monotonicTime          the clock that everybody else here uses; its own costs ten times as much
 
 Private parts relied on: `_applyCommand`, `_checkCommandsToApply`, `_isLeader`, `_getLeader`; pinned by a test.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pysyncobj.syncobj as syncobj
@@ -66,32 +66,42 @@ Apply = Callable[[int, bytes], object]
 Callback = Callable[[Any, int], None]
 
 
-class RaftNode(Node):  # type: ignore[misc]
-    """A member as the core sees it: compared by raft id, carrying the rest along."""
+class RaftNode(str, Node):  # type: ignore[misc]
+    """A member as the core sees it: compared by raft id, carrying the rest along.
+
+    A string, because the core looks its nodes up dozens of times for each write: `Node` does that in Python.
+    """
+
+    def __new__(cls, member: Member) -> "RaftNode":
+        return super().__new__(cls, member.raft_id)
 
     def __init__(self, member: Member) -> None:
-        super().__init__(member.raft_id, member=member)
+        Node.__init__(self, member.raft_id, member=member)
+
+    def __bool__(self) -> bool:
+        return True
 
 
 NOBODY = RaftNode(Member("", "", "", ""))
 """Stands for the unknown others of a member that does not know its group yet: never connected, so that the
 core, which lets a member without others elect itself, waits."""
 
-_is_changing: ContextVar[bool] = ContextVar("is_changing_membership", default=False)
 
-
-@contextmanager
-def changing_membership() -> Iterator[None]:
+class changing_membership:
     """Within this, the core puts the membership changes it reads into force.
 
     That is when they enter the log, or are cut off it again. Later, when they are applied, they are passed over:
     after a restart the core would otherwise return for a moment to members that have been removed since.
+    Nothing is awaited within it.
     """
-    token = _is_changing.set(True)
-    try:
-        yield
-    finally:
-        _is_changing.reset(token)
+
+    is_on = False
+
+    def __enter__(self) -> None:
+        changing_membership.is_on = True
+
+    def __exit__(self, *_: object) -> None:
+        changing_membership.is_on = False
 
 
 class _Commands:
@@ -102,7 +112,7 @@ class _Commands:
         if is_regular(body):
             return (0, (body,))  # arguments of method 0, the only replicated one
         change = decode_change(body)
-        kind = change.kind if _is_changing.get() else "in force already"
+        kind = change.kind if changing_membership.is_on else "in force already"
         return [kind, change.member.raft_id, RaftNode(change.member)]
 
     @staticmethod
@@ -128,6 +138,7 @@ syncobj.createJournal = _keep_our_journal
 syncobj.pickle = _Commands
 syncobj.createPoller = lambda _: _NoPoller()
 syncobj.PIPE_NOTIFIER_ENABLED = False
+syncobj.monotonicTime = time.monotonic
 
 
 class Core(SyncObj):  # type: ignore[misc]
@@ -143,6 +154,8 @@ class Core(SyncObj):  # type: ignore[misc]
         apply: Apply,
     ) -> None:
         self.apply_body = apply
+        self._may_have_commands = True
+        self._period_seconds = float(configuration.appendEntriesPeriod)
         super().__init__(RaftNode(member), others, configuration, transport=transport)
 
     @replicated  # type: ignore[untyped-decorator, unused-ignore]
@@ -151,18 +164,30 @@ class Core(SyncObj):  # type: ignore[misc]
         return self.apply_body(self.raftLastApplied + 1, body)
 
     def submit(self, payloads: list[bytes], callback: Callback) -> None:
-        """Put one entry that carries `payloads` into the core's queue; the next tick takes it."""
+        """Put one entry that carries `payloads` into the core's queue; `take_commands` or the next tick takes it."""
+        self._may_have_commands = True
         self._applyCommand(encode_batch(payloads), callback, REGULAR)
 
     def submit_change(self, change: MemberChange, callback: Callback) -> None:
+        self._may_have_commands = True
         self._applyCommand(encode_change(change), callback, MEMBERSHIP)
 
     def submit_move(self, member: Member, callback: Callback) -> None:
+        self._may_have_commands = True
         self._applyCommand(encode_move(member), callback, REGULAR)
 
+    def take_commands(self) -> None:
+        """Let what was submitted enter the log and be sent, without all else that a tick does."""
+        self._checkCommandsToApply()
+
     def _checkCommandsToApply(self) -> None:
+        if not self._may_have_commands:
+            return
+        began = syncobj.monotonicTime()
         with changing_membership():
             super()._checkCommandsToApply()
+        # It looks at the time between two commands, and leaves some for the next tick when they take too long.
+        self._may_have_commands = syncobj.monotonicTime() - began >= self._period_seconds
 
     @property
     def is_leader(self) -> bool:

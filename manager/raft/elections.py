@@ -27,6 +27,7 @@ class Elections:
         self._low, self._high = election_seconds
         self._uniform = uniform
         self._leader_heard_at = float("-inf")
+        self._patience = 0.0
         self._deadline = 0.0
         self._canvass_term = 0
         self._supporters: set[str] = set()
@@ -38,12 +39,14 @@ class Elections:
 
     def put_off(self, now: float) -> None:
         """Wait anew, for a random time, before standing."""
-        self._deadline = now + self._uniform(self._low, self._high)
+        self._patience = self._uniform(self._low, self._high)
+        self._deadline = now + self._patience
 
     def leader_heard(self, now: float) -> None:
         self._leader_heard_at = now
         self._canvass_term = 0
-        self.put_off(now)
+        # The same time as before: it was drawn for this leadership, and drawing costs more than all else here.
+        self._deadline = now + self._patience
 
     def leader_lost(self) -> None:
         """The leader said itself that it hands over."""

@@ -32,6 +32,7 @@ from pyswarm.manager.raft.core import (
     core_configuration,
 )
 from pyswarm.manager.raft.disk import REAL_DISK, Disk
+from pyswarm.manager.raft.disk_thread import DiskThread
 from pyswarm.manager.raft.guard import Guard
 from pyswarm.manager.raft.journal import Journal, Staged
 from pyswarm.manager.raft.leadership import LeadershipBoard
@@ -115,7 +116,7 @@ class RaftEngine:
         """
         if off := broken(settings.rules):
             raise InvalidArgument(f"a manager cannot run without the rules {', '.join(off)}")
-        disk = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
+        disk = DiskThread()
         try:
             loop = asyncio.get_running_loop()
             state = await loop.run_in_executor(
@@ -147,7 +148,7 @@ class RaftEngine:
         member: Member,
         state: DiskState,
         state_machine: StateMachine,
-        disk: ThreadPoolExecutor,
+        disk: DiskThread,
         settings: RaftSettings,
         clock: Clock,
         entropy: Entropy,
@@ -181,7 +182,8 @@ class RaftEngine:
         self._pump_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._news: asyncio.TimerHandle | None = None
-        self._flushing: asyncio.Future[None] | None = None
+        self._is_flushing = False
+        self._must_tick = True
         self._installing: asyncio.Future[None] | None = None
         self._is_handing_over = False
         self._snapshot_retry_index = 0
@@ -289,9 +291,10 @@ class RaftEngine:
         self._give_up(lambda: Unavailable("this manager is shutting down"))
         self._board.close()
         self._addresses.board.close()
-        pending = {f for f in (self._flushing, self._installing) if f is not None and not f.done()}
-        if pending:
-            await asyncio.wait(pending)
+        if self._installing is not None and not self._installing.done():
+            await asyncio.wait({self._installing})
+        # Behind the write under way, whose end is known here by then.
+        await asyncio.get_running_loop().run_in_executor(self._disk, lambda: None)
         await self._job.settle()
         if self._fault is None and self._journal.is_staged:
             await asyncio.get_running_loop().run_in_executor(self._disk, self._write, self._journal.take())
@@ -326,6 +329,10 @@ class RaftEngine:
 
     def wake(self) -> None:
         """Pump once the present callbacks are through; many wakes make one pump."""
+        self._must_tick = True
+        self._schedule_pump()
+
+    def _schedule_pump(self) -> None:
         if self._pump_handle is None and not self.is_down:
             self._pump_handle = asyncio.get_running_loop().call_soon(self._pump)
 
@@ -340,12 +347,18 @@ class RaftEngine:
         if self.is_down:
             return
         try:
+            if not self._must_tick:
+                # Only proposals have come. They enter the log and leave; all else has been seen to.
+                self._submit_waiting()
+                self._start_flush()
+                return
+            self._must_tick = False
             self._guard.tick(self._clock.monotonic())
             if self._may_tick:
-                self._submit_waiting()
                 if self._board.present.is_ready and self._core.is_leader:
                     self._addresses.announce()
                 self._core.doTick(0.0)
+            self._submit_waiting()
             self._reads.begin(self._guard)
             self._check_members()
             self._start_flush()
@@ -366,10 +379,11 @@ class RaftEngine:
         return bool(self._core.otherNodes) or self._journal.durable_position == self._journal.position
 
     def _submit_waiting(self) -> None:
-        if not self._core.is_leader or self._is_handing_over:
+        if not self._core.is_leader or self._is_handing_over or not self._may_tick:
             return
         for batch in self._proposals.next_batches():
             self._core.submit([p.payload for p in batch], partial(self._entry_done, batch))
+        self._core.take_commands()
 
     def _entry_done(self, batch: list[Proposal], result: Any, why: int) -> None:
         if why == FAIL_REASON.SUCCESS:
@@ -419,19 +433,22 @@ class RaftEngine:
     # -- the disk
 
     def _start_flush(self) -> None:
-        if self._flushing is None and self._journal.is_staged:
+        if not self._is_flushing and self._journal.is_staged:
+            self._is_flushing = True
             staged = self._journal.take()
-            self._flushing = asyncio.get_running_loop().run_in_executor(self._disk, self._write, staged)
-            self._flushing.add_done_callback(lambda done: self._flushed(done, staged))
+            self._disk.post(
+                partial(self._write, staged),
+                partial(self._flushed, staged),
+                asyncio.get_running_loop().call_soon_threadsafe,
+            )
 
     def _write(self, staged: Staged) -> None:
         self._state.wal.append(staged.content, staged.mark)
 
-    def _flushed(self, done: "asyncio.Future[None]", staged: Staged) -> None:
-        self._flushing = None
-        if done.cancelled() or self._fault is not None:
+    def _flushed(self, staged: Staged, error: BaseException | None) -> None:
+        self._is_flushing = False
+        if self._fault is not None:
             return
-        error = done.exception()
         if error is not None:
             self._fail(Internal(f"the journal cannot be written: {error}", remedy="Check the disk and its free space."))
             return
@@ -440,12 +457,12 @@ class RaftEngine:
             return
         try:
             self._guard.durable(self._clock.monotonic())
+            self._start_flush()
         except Exception as failure:  # noqa: BLE001 - see _pump
             self._fail(failure)
             return
-        if self._pump_handle is not None:
-            self._pump_handle.cancel()
-        self._pump()
+        if not self._core.is_leader or self._guard.may_commit or not self._core.otherNodes:
+            self.wake()
 
     def _start_snapshot(self) -> None:
         header = self._state.header
@@ -523,13 +540,16 @@ class RaftEngine:
         if self.is_down:
             return
         try:
-            self._guard.receive(member, message, self._clock.monotonic())
+            must_tick = self._guard.receive(member, message, self._clock.monotonic())
+            self._start_flush()
         except BadMessage:
             raise
         except Exception as error:  # noqa: BLE001 - see _pump
             self._fail(error)
             return
-        self.wake()
+        # A follower is ticked when what it was sent is on the disk: its answer waits for nothing else then.
+        if must_tick and (not self._is_flushing or self._core.is_leader):
+            self.wake()
 
     def link_up(self, raft_id: str) -> None:
         self._guard.link_up(raft_id)
@@ -629,7 +649,7 @@ class RaftEngine:
             raise Unavailable("too many writes are waiting", remedy="The managers are overloaded: try again later.")
         proposal = Proposal(payload, asyncio.get_running_loop().create_future())
         self._proposals.waiting.append(proposal)
-        self.wake()
+        self._schedule_pump()
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await proposal.outcome

@@ -8,7 +8,7 @@ decides; this module delivers and answers.
 from typing import Any
 
 from pyswarm.manager.raft.appends import Rewind, Suffix, check_append, fit
-from pyswarm.manager.raft.codec import Append, AppendReply, Heartbeat, HeartbeatReply, SnapshotPiece
+from pyswarm.manager.raft.codec import Append, AppendReply, BadMessage, Heartbeat, HeartbeatReply, SnapshotPiece
 from pyswarm.manager.raft.core import RaftNode, changing_membership
 from pyswarm.manager.raft.electing import Electing
 from pyswarm.manager.raft.exchange import Exchange
@@ -33,6 +33,9 @@ class Following:
         if isinstance(message, Append):
             check_append(message)
         if message.term == exchange.term and exchange.core.is_leader:
+            if node.id not in exchange.nodes:
+                # Nobody that this group elected: no reason for its leader to stop.
+                raise BadMessage(f"{node.id} is no member here and claims to lead in term {exchange.term}")
             raise Internal(f"two leaders in term {exchange.term}: this member and {node.id}")
         self._electing.leader_heard()
         if isinstance(message, Append) and not self._intake.is_installing:

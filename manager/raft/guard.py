@@ -109,6 +109,11 @@ class Guard(Transport):  # type: ignore[misc]
         """Whether it must be ticked again within `progress.COMMIT_NEWS_SECONDS`."""
         return self._leading.holds_news
 
+    @property
+    def may_commit(self) -> bool:
+        """Whether the core was told of something that it may count as committed at its next tick."""
+        return self._leading.may_commit
+
     def begin_round(self) -> int:
         """Ask every follower for a sign of life; return the number that `confirmed_round` must reach."""
         return self._leading.begin_round()
@@ -175,8 +180,8 @@ class Guard(Transport):  # type: ignore[misc]
 
     # -- messages from other members
 
-    def receive(self, member: Member, message: Message, now: float) -> None:
-        """Take a message from `member`, whose certificate was checked.
+    def receive(self, member: Member, message: Message, now: float) -> bool:
+        """Take a message from `member`, whose certificate was checked; return whether the core must be ticked for it.
 
         Raises:
             BadMessage: no member of ours can have sent this.
@@ -185,7 +190,7 @@ class Guard(Transport):  # type: ignore[misc]
         exchange = self._exchange
         exchange.now = now
         if not terms.counts_sender(exchange, member.raft_id, message):
-            return
+            return False
         if member.raft_id in exchange.nodes:
             exchange.heard_at[member.raft_id] = now
         node = exchange.nodes.get(member.raft_id) or RaftNode(member)
@@ -207,7 +212,8 @@ class Guard(Transport):  # type: ignore[misc]
         elif isinstance(message, TimeoutNow):
             self._electing.on_timeout_now(node, message)
         elif exchange.core.is_leader and node.id in exchange.progress and not isinstance(message, TermNotice):
-            self._leading.on_answer(node, message)
+            return self._leading.on_answer(node, message)
+        return True
 
     # -- Transport: what the core does
 

@@ -117,9 +117,11 @@ class Leading:
 
     # -- what comes back
 
-    def on_answer(self, node: RaftNode, message: Message) -> None:
+    def on_answer(self, node: RaftNode, message: Message) -> bool:
+        """Return whether the core must be ticked for it: not for the last of several members that hold an entry."""
         exchange = self._exchange
         progress = exchange.progress[node.id]
+        was_shown = node.id in exchange.shown
         progress.heard_at = exchange.now
         rewind = None
         if isinstance(message, AppendReply):
@@ -136,6 +138,13 @@ class Leading:
         next_index = progress.match + 1 if rewind is None else rewind
         self._tell_core(node, next_index, is_rewind=rewind is not None)
         exchange.show(node.id)
+        is_news = not isinstance(message, AppendReply) or rewind is not None or not was_shown
+        return is_news or progress.reported > exchange.committed
+
+    @property
+    def may_commit(self) -> bool:
+        committed = self._exchange.committed
+        return any(progress.reported > committed for progress in self._exchange.progress.values())
 
     def report_matches(self) -> None:
         """The own disk has come further: entries that waited for it only may count now."""

@@ -5,12 +5,12 @@ used. The leader's core is told that the follower is out of reach while ours run
 the snapshot only when it is durable and restored. Pieces and streams: install.py.
 """
 
-from pyswarm.manager.raft.codec import SnapshotPiece, SnapshotReply
+from pyswarm.manager.raft.codec import BadMessage, SnapshotPiece, SnapshotReply
 from pyswarm.manager.raft.core import NOBODY, RaftNode
 from pyswarm.manager.raft.exchange import Exchange
 from pyswarm.manager.raft.install import SnapshotReceiver, SnapshotSender
 from pyswarm.manager.raft.progress import Progress
-from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotStore
+from pyswarm.manager.raft.snapshots import RaftSnapshotDamaged, SnapshotHeader, SnapshotStore
 from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import Internal
 
@@ -74,10 +74,14 @@ class SnapshotIntake:
         """No snapshot yet: this member must be given one before it can take entries."""
 
     def take(self, node: RaftNode, piece: SnapshotPiece) -> None:
-        """Take a piece of the leader's stream and say how many have come."""
+        """Take a piece of the leader's stream and say how many have come. Raises BadMessage."""
         exchange, receiver = self._exchange, self._receiver
         if not self.is_installing:
-            header = receiver.begins(piece)
+            try:
+                header = receiver.begins(piece)
+            except RaftSnapshotDamaged as error:
+                # On the wire, not on our disk: no reason to stop.
+                raise BadMessage(f"{node.id} sends a snapshot that is none: {error.message}") from error
             if header is not None:
                 if not self.is_virgin and self._holds(header):
                     held = SnapshotReply(exchange.term, piece.stream, 1, installed_index=header.index)

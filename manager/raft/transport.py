@@ -38,6 +38,12 @@ SILENT_SECONDS = 3
 """A link whose bytes are not acknowledged for this long is dead, whatever the kernel would still try."""
 
 STRANGERS_MAX = 16
+ACCEPT_AGAIN_SECONDS = 0.5
+"""How long nothing is accepted after accepting failed: mostly because no descriptor is left."""
+
+WAITING_MAX = 100
+"""Connections that the kernel keeps until they are accepted."""
+
 REDIAL = Backoff(first_seconds=0.05, cap_seconds=0.5)
 
 
@@ -83,7 +89,8 @@ class TlsTransport:
         self._peers: dict[str, _Peer] = {}
         self._strangers: set[str] = set()
         self._accepted: set[_Incoming] = set()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
         self._group: asyncio.TaskGroup | None = None
         self._is_closed = False
 
@@ -92,24 +99,41 @@ class TlsTransport:
     async def bind(self) -> None:
         """Take the port; nothing is accepted before `run`. Raises Unavailable when it is not to be had."""
         host, port = self._listen
-        loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: _Incoming(self), host, port, start_serving=False)
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            family, kind, protocol, _, address = found[0]
+            listener = socket.socket(family, kind, protocol)
         except OSError as error:
-            raise Unavailable(
-                f"the raft port {host}:{port} cannot be used: {error.strerror or error}",
-                remedy="Stop what uses it, or let this node listen on another address.",
-            ) from error
+            raise self._unusable(error) from error
+        try:
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError as error:
+            listener.close()
+            raise self._unusable(error) from error
+        self._listener = listener
+
+    def _unusable(self, error: OSError) -> Unavailable:
+        host, port = self._listen
+        return Unavailable(
+            f"the raft port {host}:{port} cannot be used: {error.strerror or error}",
+            remedy="Stop what uses it, or let this node listen on another address.",
+        )
 
     async def run(self) -> None:
         """Accept and dial until cancelled."""
-        assert self._server is not None, "bind comes first"
+        listener = self._listener
+        assert listener is not None, "bind comes first"
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 for peer in list(self._peers.values()):
                     peer.start(group)
-                await self._server.start_serving()
+                listener.listen(WAITING_MAX)
+                self._accepting = group.create_task(self._accept(listener, group), name="raft-accept")
                 await asyncio.get_running_loop().create_future()
         finally:
             self._group = None
@@ -118,8 +142,11 @@ class TlsTransport:
     def close(self) -> None:
         """Cut every link at once. May be called again."""
         self._is_closed = True
-        if self._server is not None:
-            self._server.close()
+        if self._accepting is not None:
+            # It closes the listener: the loop watches that until the task has gone.
+            self._accepting.cancel()
+        elif self._listener is not None:
+            self._listener.close()
         for incoming in list(self._accepted):
             incoming.abort()
         for raft_id in list(self._peers):
@@ -165,35 +192,51 @@ class TlsTransport:
 
     # -- what the links use
 
-    async def secure(self, transport: asyncio.Transport, incoming: "_Incoming") -> None:
-        """Do the handshake of an accepted connection and check whose it is."""
-        remote = transport.get_extra_info("peername")
+    async def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+        with listener:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as error:
+                    log.warning("no connection between managers can be accepted", reason=_reason(error))
+                    await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
+                else:
+                    group.create_task(self._secure(connection), name="raft-handshake")
+
+    async def _secure(self, connection: socket.socket) -> None:
+        """Do the handshake of an accepted connection, as its server; `accepted` is called when it is done."""
+        incoming = _Incoming(self, connection)
         try:
-            context, _ = self._tls()
-            secured = await asyncio.get_running_loop().start_tls(
-                transport, incoming, context, server_side=True,
+            try:
+                _keep_lively(connection)
+                context, _ = self._tls()
+            except BaseException:
+                connection.close()
+                raise
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: incoming, connection, ssl=context,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=HANDSHAKE_SECONDS,
             )  # fmt: skip
-            assert secured is not None
-            identity = self._identity(secured)
-            if self._is_removed(identity.node_id):
-                reason = f"node {identity.node_id} was removed from the cluster"
-                log.warning("connection between managers refused", remote=_address(remote), reason=reason)
-                incoming.dismiss(secured, Removed(identity.node_id))
-                return
-            incoming.secured(secured, identity)
         except (OSError, SwarmError) as error:
             # ssl.SSLError, reset and handshake timeout are all OSError.
-            log.warning("connection between managers refused", remote=_address(remote), reason=_reason(error))
-            transport.abort()
-            self.closed(incoming)
+            log.warning("connection between managers refused", remote=incoming.remote, reason=_reason(error))
 
-    def accepted(self, incoming: "_Incoming", transport: asyncio.Transport) -> None:
-        if self._group is None or self._is_closed:
-            transport.abort()
-            return
+    def accepted(self, incoming: "_Incoming", transport: asyncio.Transport) -> NodeIdentity | Removed | None:
+        """Check whose connection it is, by its certificate: return who may go on, the last word to say, or None."""
+        if self._is_closed:
+            return None
+        try:
+            identity = self._identity(transport)
+        except SwarmError as error:
+            log.warning("connection between managers refused", remote=incoming.remote, reason=_reason(error))
+            return None
+        if self._is_removed(identity.node_id):
+            reason = f"node {identity.node_id} was removed from the cluster"
+            log.warning("connection between managers refused", remote=incoming.remote, reason=reason)
+            return Removed(identity.node_id)
         self._accepted.add(incoming)
-        self._group.create_task(self.secure(transport, incoming), name="raft-handshake")
+        return identity
 
     def greeted(self, hello: Hello, identity: NodeIdentity) -> None:
         """Check the first frame against the certificate. Raises PermissionDenied."""
@@ -246,7 +289,7 @@ class TlsTransport:
                     )
                 try:
                     self._check_dialled(member, transport)
-                    _keep_lively(transport)
+                    _keep_lively(transport.get_extra_info("socket"))
                     transport.write(encode_frame(Hello(PROTOCOL, self._self, member.raft_id)))
                     began = loop.time()
                     peer.linked(transport)
@@ -302,6 +345,7 @@ class _Peer:
         self._owner = owner
         self.member = member
         self._transport: asyncio.Transport | None = None
+        self._frames: list[bytes] = []
         self._task: asyncio.Task[None] | None = None
         self.is_stopped = False
 
@@ -312,6 +356,7 @@ class _Peer:
         self.is_stopped = True
         if self._transport is not None:
             # What was said last (a hand-over, a farewell) still goes out.
+            self._write_frames()
             self._transport.close()
         if self._task is not None:
             self._task.cancel()
@@ -325,7 +370,16 @@ class _Peer:
             transport.abort()
             self.unlinked()
             return
-        transport.write(encode_frame(message))
+        self._frames.append(encode_frame(message))
+        if len(self._frames) == 1:
+            # Together with what else is said in this step of the loop, and after it: a write wakes the other side,
+            # which takes the processor from what is still to be done here, and costs more than the frame itself.
+            asyncio.get_running_loop().call_soon(self._write_frames)
+
+    def _write_frames(self) -> None:
+        frames, self._frames = self._frames, []
+        if self._transport is not None and frames:
+            self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def linked(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -334,6 +388,7 @@ class _Peer:
     def unlinked(self) -> None:
         if self._transport is not None:
             self._transport = None
+            self._frames.clear()
             if not self.is_stopped:
                 self._owner.link_down(self.member.raft_id)
 
@@ -365,46 +420,30 @@ class _Outgoing(asyncio.Protocol):
 
 
 class _Incoming(asyncio.Protocol):
-    """An accepted connection: handshake, greeting, then messages."""
+    """An accepted connection, from the end of its handshake on: a greeting, then messages."""
 
-    def __init__(self, owner: TlsTransport) -> None:
+    def __init__(self, owner: TlsTransport, connection: socket.socket) -> None:
         self._owner = owner
-        self._plain: asyncio.Transport | None = None
-        self._secured: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | None = None
         self._identity: NodeIdentity | None = None
         self._frames = FrameReader()
-        self._early: list[bytes] = []
-        self._is_dismissed = False
+        self.remote = _remote(connection)
         self.sender: Member | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._plain = plain = cast("asyncio.Transport", transport)
-        # Not a byte is read before the handshake takes over.
-        plain.pause_reading()
-        _keep_lively(plain)
-        self._owner.accepted(self, plain)
-
-    def secured(self, transport: asyncio.Transport, identity: NodeIdentity) -> None:
-        self._secured = transport
-        self._identity = identity
-        early, self._early = self._early, []
-        for data in early:
-            self.data_received(data)
-
-    def dismiss(self, transport: asyncio.Transport, last_word: Removed) -> None:
-        """Say that last word and hang up; nothing that comes is looked at any more."""
-        self._secured = transport
-        self._is_dismissed = True
-        self._early.clear()
-        transport.write(encode_frame(last_word))
-        transport.close()
+        self._transport = made = cast("asyncio.Transport", transport)
+        match self._owner.accepted(self, made):
+            case NodeIdentity() as identity:
+                self._identity = identity
+            case Removed() as last_word:
+                made.write(encode_frame(last_word))
+                made.close()
+            case None:
+                made.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_dismissed:
-            return
         if self._identity is None:
-            # Came with the last bytes of the handshake; kept until it is known whose they are.
-            self._early.append(data)
+            # Nothing is looked at that comes from who is hung up on.
             return
         try:
             for frame in self._frames.feed(data):
@@ -415,7 +454,7 @@ class _Incoming(asyncio.Protocol):
         except (BadMessage, PermissionDenied) as error:
             log.warning(
                 "connection between managers refused",
-                remote=_address(self._plain.get_extra_info("peername") if self._plain else None),
+                remote=self.remote,
                 node=self._identity.node_id,
                 reason=error.message,
             )
@@ -433,16 +472,12 @@ class _Incoming(asyncio.Protocol):
         self._owner.closed(self)
 
     def abort(self) -> None:
-        transport = self._secured or self._plain
-        if transport is not None:
-            transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
 
-def _keep_lively(transport: asyncio.BaseTransport) -> None:
+def _keep_lively(connection: socket.socket) -> None:
     """Let the kernel notice a peer that is gone without a word: a cut cable, a machine that lost power."""
-    connection: socket.socket | None = transport.get_extra_info("socket")
-    if connection is None:
-        return
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
@@ -451,8 +486,13 @@ def _keep_lively(transport: asyncio.BaseTransport) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS * 1000)
 
 
-def _address(remote: object) -> str:
-    return f"{remote[0]}:{remote[1]}" if isinstance(remote, tuple) else "?"
+def _remote(connection: socket.socket) -> str:
+    try:
+        host, port, *_ = connection.getpeername()
+    except OSError:
+        # It has gone already.
+        return "?"
+    return f"{host}:{port}"
 
 
 def _reason(error: Exception) -> str:

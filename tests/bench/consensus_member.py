@@ -8,7 +8,6 @@ Writes are proposed in the leader's process, as the manager's own loops do. Ends
 """
 
 import asyncio
-import gc
 import json
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from pyswarm.manager.api.control import ControlServicer
-from pyswarm.manager.main import COLLECTOR_THRESHOLDS
+from pyswarm.manager.main import run
 from pyswarm.manager.raft.engine import RaftEngine
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.settings import RaftSettings
@@ -265,7 +264,5 @@ def _member(options: dict[str, Any]) -> Member:
 
 
 if __name__ == "__main__":
-    gc.freeze()
-    gc.set_threshold(*COLLECTOR_THRESHOLDS)
     logging.configure(component="member", level="error")
-    asyncio.run(MemberProcess(json.loads(sys.argv[1])).run())
+    run(MemberProcess(json.loads(sys.argv[1])).run())

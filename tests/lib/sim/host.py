@@ -9,7 +9,6 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 from lib.sim.disk import MountedDisk, SimDisk
 from lib.sim.network import SimNetwork, SimTransport
 from lib.sim.oracle import InvariantBroken, Oracle
-from lib.sim.virtual_time import HOST
+from lib.sim.virtual_time import HOST, VirtualDiskThread
 from msgspec.structs import replace
 
 from pyswarm.manager.raft.core import LEADER
@@ -227,7 +226,7 @@ class SimHost:
         directory = self._directory / self._births_name()
         (directory / "snapshots").mkdir(parents=True, exist_ok=True)
         process.machine = Overheard(world.new_machine(), process)
-        threads = ThreadPoolExecutor(1)
+        threads = VirtualDiskThread()
         entropy = SeededEntropy(world.rng.getrandbits(32))
         try:
             state = await asyncio.get_running_loop().run_in_executor(

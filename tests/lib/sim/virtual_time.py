@@ -14,6 +14,8 @@ from concurrent.futures import Executor
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from pyswarm.manager.raft.disk_thread import CallSoon, DiskThread, Told
+
 BEGINNING = 1000.0
 
 
@@ -104,3 +106,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Nobody sleeps in a system call."""
+
+
+class VirtualDiskThread(DiskThread):
+    """No thread: a place in the virtual time of its host."""
+
+    def __init__(self) -> None:
+        """Nothing to start."""
+
+    def post(self, job: Callable[[], None], told: Told, call_soon: CallSoon) -> None:
+        done = asyncio.get_running_loop().run_in_executor(self, job)
+        done.add_done_callback(lambda outcome: told(outcome.exception()))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing to end."""

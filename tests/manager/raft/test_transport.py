@@ -10,6 +10,7 @@ import pytest
 from lib.certificates import CertificateMaker, insecure_client_context
 from lib.raft_lab import LabMember, RaftLab, eventually, raft_lab
 
+from pyswarm.manager.raft import transport
 from pyswarm.manager.raft.codec import FRAME_BYTES_MAX, Heartbeat, Hello, Removed, VoteRequest, encode_frame
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.transport import PROTOCOL
@@ -147,6 +148,21 @@ async def test_plain_tcp_is_refused_and_logged(lab: RaftLab, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         assert await hung_up_on(lab.members[0], None, hello(lab.members[0]), encode_frame(Heartbeat(9, 1)))
         await eventually(lambda: "refused" in caplog.text)
+    await assert_undisturbed(lab)
+
+
+async def test_who_does_not_finish_the_handshake_is_hung_up_on_and_keeps_nobody_else_out(
+    lab: RaftLab, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "HANDSHAKE_SECONDS", 0.2)
+    (member,) = lab.members
+    peer = client(lab.certificates.issue(tmp_path / "peer", "node-9"))
+    with caplog.at_level(logging.WARNING):
+        silent = asyncio.ensure_future(hung_up_on(member, None))
+        # Another one gets through meanwhile, as far as its bad manners let it.
+        assert await hung_up_on(member, peer, DISTURBANCE)
+        assert await silent
+        await eventually(lambda: caplog.text.count("refused") == 2)
     await assert_undisturbed(lab)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from lib.raft_lab import RaftLab, raft_lab
 
@@ -25,6 +25,7 @@ from pyswarm.manager.raft.codec import (
 from pyswarm.manager.raft.commands import MemberChange, change_in, check, encode_change
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.transport import PROTOCOL
+from pyswarm.proto.errors import NotLeader, OutcomeUnknown, Unavailable
 from pyswarm.proto.rpc.tls import raft_ssl_contexts
 
 EXIT_BY_PICKLE = b"cos\n_exit\n(I3\ntR."
@@ -125,6 +126,15 @@ async def say(lab: RaftLab, directory: Path, frames: Sequence[bytes], *, address
         writer.close()
 
 
+async def still_writes(lab: RaftLab) -> bool:
+    leader = await lab.leader()
+    try:
+        await leader.engine.propose(b"still here")
+    except (NotLeader, OutcomeUnknown, Unavailable):
+        return False
+    return True
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path
@@ -132,6 +142,7 @@ def directory(tmp_path: Path) -> Path:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(contents, max_size=8), st.sampled_from(ADDRESSES))
+@example([encode_frame(Append(1, 1, 0, 1, 0))[LENGTH_BYTES:]], "nowhere").via("a stranger that leads in our term")
 def test_a_member_that_is_told_anything_by_anybody_with_a_certificate_goes_on(
     directory: Path, frames: list[bytes], address: str
 ) -> None:
@@ -139,8 +150,10 @@ def test_a_member_that_is_told_anything_by_anybody_with_a_certificate_goes_on(
         async with raft_lab(directory / str(len(list(directory.iterdir()))), 1) as lab:
             peer = lab.certificates.issue(directory / "peer", "node-9")
             await say(lab, peer, frames, address=address)
-            leader = await lab.leader()
-            await leader.engine.propose(b"still here")
+            # A newer term deposes it, until it is elected again: nobody else stands.
+            async with asyncio.timeout(10):
+                while not await still_writes(lab):
+                    pass
 
     asyncio.run(told())
 
