@@ -375,7 +375,10 @@ class RaftEngine:
 
     @property
     def _may_tick(self) -> bool:
-        """A member alone commits what it holds, so it must not look while that is not durable."""
+        """A member alone commits what it holds, so it must not look while that is not durable. And one that is being
+        given a snapshot must not apply entries any more: the state machine may stand behind them already."""
+        if self._guard.is_installing:
+            return False
         return bool(self._core.otherNodes) or self._journal.durable_position == self._journal.position
 
     def _submit_waiting(self) -> None:
@@ -547,8 +550,7 @@ class RaftEngine:
         except Exception as error:  # noqa: BLE001 - see _pump
             self._fail(error)
             return
-        # A follower is ticked when what it was sent is on the disk: its answer waits for nothing else then.
-        if must_tick and (not self._is_flushing or self._core.is_leader):
+        if must_tick:
             self.wake()
 
     def link_up(self, raft_id: str) -> None:
