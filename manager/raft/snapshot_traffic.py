@@ -83,12 +83,17 @@ class SnapshotIntake:
                 # On the wire, not on our disk: no reason to stop.
                 raise BadMessage(f"{node.id} sends a snapshot that is none: {error.message}") from error
             if header is not None:
-                if not self.is_virgin and self._holds(header):
-                    held = SnapshotReply(exchange.term, piece.stream, 1, installed_index=header.index)
-                    exchange.promise(node.id, held)
+                if self._is_needless(header):
+                    self._promise_held(node, piece, header, received=1)
                     return
                 receiver.start(piece, header)
             elif receiver.take(piece):
+                assert receiver.header is not None
+                if self._is_needless(receiver.header):
+                    # What it covers, and perhaps more, has come by appends meanwhile, and was promised to be kept.
+                    self._promise_held(node, piece, receiver.header, received=receiver.received)
+                    receiver.abort()
+                    return
                 self._install(node, piece)
         if receiver.is_current(piece):
             exchange.post(node.id, SnapshotReply(exchange.term, piece.stream, receiver.received))
@@ -102,8 +107,14 @@ class SnapshotIntake:
             self._exchange.post(node.id, early)
         self._exchange.host.install(header, writer)
 
-    def _holds(self, header: SnapshotHeader) -> bool:
+    def _promise_held(self, node: RaftNode, piece: SnapshotPiece, header: SnapshotHeader, *, received: int) -> None:
+        held = SnapshotReply(self._exchange.term, piece.stream, received, installed_index=header.index)
+        self._exchange.promise(node.id, held)
+
+    def _is_needless(self, header: SnapshotHeader) -> bool:
         """Whether the log has all the snapshot covers: installing it would throw away what follows."""
+        if self.is_virgin:
+            return False
         journal = self._exchange.journal
         return header.index <= self._exchange.committed or journal.term_at(header.index) == header.term
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from lib.scripted_raft import ScriptedMember, command
 
-from pyswarm.manager.raft.codec import AppendReply, HeartbeatReply, SnapshotPiece, SnapshotReply
+from pyswarm.manager.raft.codec import Append, AppendReply, HeartbeatReply, SnapshotPiece, SnapshotReply
 from pyswarm.manager.raft.commands import NOOP_COMMAND
 from pyswarm.manager.raft.install import SnapshotSender
 from pyswarm.manager.raft.snapshots import SnapshotHeader, SnapshotStore
@@ -79,3 +79,29 @@ def test_who_holds_what_a_snapshot_announces_says_so_again(monkeypatch: pytest.M
         a.hear("b", question)
         a.sync()
         assert [m for _, m in a.take() if isinstance(m, SnapshotReply)] == [SnapshotReply(2, 7, 1, installed_index=3)]
+
+
+def test_a_snapshot_whose_entries_came_by_appends_meanwhile_is_not_installed_over_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Found by the simulator: the member went back behind what it had promised to keep, and was not sent it again."""
+    a = ScriptedMember(monkeypatch, tmp_path, log=TAIL)
+    store = SnapshotStore(tmp_path / "leader", Sealer(b"e" * 32))
+    store.prepare()
+    entries = [(command(b"%d" % index), index, 2) for index in range(6, 11)]
+    store.write(SnapshotHeader(entries[1], entries[2], (ScriptedMember.named("b"),)), [b"x"])
+    found = store.open_newest()
+    assert found is not None
+    begin, *rest = SnapshotSender(*found, stream=7, now=0.0).next_pieces(2)
+    a.hear("b", begin)
+    a.hear("b", Append(2, 1, 5, 5, 1, tuple(entries)))
+    a.sync()
+    assert [m.next_index for _, m in a.take() if isinstance(m, AppendReply)] == [11]
+    for piece in rest:
+        a.hear("b", piece)
+    a.sync()
+    assert a.installing is None
+    assert [m.installed_index for _, m in a.take() if isinstance(m, SnapshotReply)][-1] == 8
+    a.hear("b", Append(2, 2, 10, 10, 2, ()))
+    a.sync()
+    assert [m.is_success for _, m in a.take() if isinstance(m, AppendReply)] == [True]
