@@ -42,7 +42,9 @@ def encode_batch(payloads: Sequence[bytes]) -> bytes:
 
 
 def decode_batch(body: bytes) -> tuple[bytes, ...]:
-    """Raises BadMessage."""
+    """Return the proposals that the body of a regular command carries; a move carries none. Raises BadMessage."""
+    if body.startswith(_MOVE_MARK):
+        return ()
     try:
         return _batch_decoder.decode(memoryview(body)[len(_BATCH_MARK) :])
     except UNREADABLE as error:

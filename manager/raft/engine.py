@@ -20,7 +20,7 @@ from typing import Any
 
 from pyswarm.manager.raft.addresses import AddressBook
 from pyswarm.manager.raft.codec import BadMessage, Message
-from pyswarm.manager.raft.commands import decode_batch, is_batch
+from pyswarm.manager.raft.commands import decode_batch
 from pyswarm.manager.raft.core import (
     CANDIDATE,
     FAIL_REASON,
@@ -396,8 +396,6 @@ class RaftEngine:
             self._proposals.not_proposed(batch, self.not_leader)
 
     def _apply(self, index: int, body: bytes) -> tuple[int, list[bytes]]:
-        if not is_batch(body):
-            return index, []
         return index, [self._machine.apply(index, payload) for payload in decode_batch(body)]
 
     def _on_state_changed(self, _old: int, new: int) -> None:

@@ -184,7 +184,9 @@ def test_the_leaders_machine_gets_another_address_and_is_found_there(web: Cluste
         # It is needed for a majority now, and the workers and the others find it when it leads.
         third = next(manager for manager in web.managers() if manager not in (name, other))
         web.lab.kill(third)
-        web.pyswarm("service", "update", "-d", "--label-add", "moved=yes", SERVICE, on=name)
+        # The third may have been the leader.
+        update = ("service", "update", "-d", "--label-add", "moved=yes", SERVICE)
+        web.until(lambda: web.pyswarm(*update, on=name) is not None, "a write by the two", 30)
         web.until(lambda: len(web.running()) == 6, "six replicas on what is left", 60)
         web.lab.boot(third)
         # Who was away when it moved is told.

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from lib.raft_lab import Ledger, RaftLab, caught_up, ready
+from lib.raft_lab import Ledger, RaftLab, caught_up, eventually, free_port, ready
 from msgspec.structs import replace
 
 from pyswarm.manager.raft.recovery import plant, read_all
@@ -71,6 +71,23 @@ async def test_everything_acknowledged_is_there_and_a_group_of_one_goes_on_with_
     await caught_up(joiner, survivor.engine.applied_index)
     for member in (survivor, joiner):
         await member.stop()
+
+
+async def test_the_log_is_read_past_a_member_that_has_moved(tmp_path: Path):
+    lab = await written(tmp_path)
+    survivor = lab.members[0]
+    survivor.member = replace(survivor.member, raft_addr=f"127.0.0.1:{free_port()}")
+    for member in lab.members:
+        await member.start()
+    await eventually(lambda: all(survivor.member in m.engine.members() for m in lab.members))
+    await (await lab.leader()).engine.propose(b"after the move")
+    await caught_up(survivor, (await lab.leader()).engine.applied_index)
+    for member in lab.members:
+        await member.stop()
+    machine = Ledger()
+    sealer = open_sealer(survivor.directory / "sealing")
+    await asyncio.to_thread(read_all, survivor.directory / "raft", sealer=sealer, machine=machine)
+    assert machine.entries == [*WRITES, b"after the move"]
 
 
 async def test_a_snapshot_and_the_log_behind_it_are_read_together(tmp_path: Path):
