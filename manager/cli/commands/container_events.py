@@ -8,7 +8,7 @@ import click
 
 from pyswarm.manager.cli.client.containers import connect_containers
 from pyswarm.manager.cli.client.run import run
-from pyswarm.manager.cli.commands.shared import filter_option, format_option, parse_filters
+from pyswarm.manager.cli.commands.shared import event_bounds_options, filter_option, format_option, parse_filters
 from pyswarm.manager.cli.flags.since import parse_since
 from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.facts import rfc3339
@@ -24,10 +24,7 @@ _FILTERS = ("event", "container", "image", "label")
     "pause, unpause, update, destroy, exec_start, exec_die, attach, detach. With --since also what has happened, as "
     "far as the runtime remembers: the last 1,024 since it was started. `pyswarm events` tells of the cluster."
 )
-@click.option(
-    "--since", default="", metavar="TIME", help="Events since a moment (2026-01-02T13:23:37Z) or a length (42m)"
-)
-@click.option("--until", default="", metavar="TIME", help="Events until a moment; then it ends")
+@event_bounds_options
 @filter_option
 @format_option
 @pass_settings

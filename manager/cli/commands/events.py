@@ -9,7 +9,7 @@ import click
 
 from pyswarm.manager.cli.client.control import connect
 from pyswarm.manager.cli.client.run import run
-from pyswarm.manager.cli.commands.shared import filter_option, format_option, parse_filters, say
+from pyswarm.manager.cli.commands.shared import event_bounds_options, filter_option, format_option, parse_filters, say
 from pyswarm.manager.cli.flags.since import parse_since
 from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.facts import rfc3339
@@ -25,10 +25,7 @@ _BY_TYPE = ("node", "service", "secret", "config", "stack", "task")
     help="Tell what happens to nodes, services, tasks, secrets, configs and stacks, until interrupted. With --since "
     "also what has happened, as far as the manager that answers remembers."
 )
-@click.option(
-    "--since", default="", metavar="TIME", help="Events since a moment (2026-01-02T13:23:37Z) or a length (42m)"
-)
-@click.option("--until", default="", metavar="TIME", help="Events until a moment; then it ends")
+@event_bounds_options
 @filter_option
 @format_option
 @pass_settings

@@ -31,6 +31,14 @@ def no_trunc_option(command: Command) -> Command:
     return click.option("--no-trunc", is_flag=True, help="Do not truncate output")(command)
 
 
+def event_bounds_options(command: Command) -> Command:
+    """`since` and `until`: between which moments events are told."""
+    since_help = "Events since a moment (2026-01-02T13:23:37Z) or a length (42m)"
+    since = click.option("--since", default="", metavar="TIME", help=since_help)
+    until = click.option("--until", default="", metavar="TIME", help="Events until a moment; then it ends")
+    return since(until(command))
+
+
 def echo_list(rows: Sequence[Row], columns: Sequence[Column], *, format_: str, quiet: bool, id_key: str = "ID") -> None:
     """Print a list; nothing at all when it is empty and has no head."""
     text = render_list(rows, columns, format_=format_, quiet=quiet, id_key=id_key)
