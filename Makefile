@@ -62,7 +62,7 @@ sim-cluster: build
 # The runtime's daemon killed at each step of a container's life, its spawner at any moment. `make test` holds a few.
 .PHONY: kills
 kills: build
-	@KILL_ROUNDS=$(ROUNDS) $(PY) -m pytest -q -s tests/agent_runtime/container/test_killed_anywhere.py
+	@KILL_ROUNDS=$(ROUNDS) $(PY) -m pytest -q -s --timeout 0 tests/agent_runtime/container/test_killed_anywhere.py
 
 # Damaged layer archives, many more than `make test` tries.
 EXAMPLES ?= 20000

@@ -23,6 +23,7 @@ from pyswarm.agent_runtime.container.containers import Containers
 from pyswarm.agent_runtime.container.execs import Execs
 from pyswarm.agent_runtime.container.exit_watch import ExitWatch
 from pyswarm.agent_runtime.container.images import ImageStore
+from pyswarm.agent_runtime.container.oom_watch import OomWatch
 from pyswarm.agent_runtime.container.prepare import Preparer
 from pyswarm.agent_runtime.container.recovery import discover
 from pyswarm.agent_runtime.container.spawner_client import SpawnerClient
@@ -99,6 +100,7 @@ async def serve(paths: NodePaths, config: RuntimeConfig, open_images: Callable[[
 
     async with asyncio.TaskGroup() as tasks:
         exits = ExitWatch()
+        ooms = OomWatch(cgroups, lambda container_id, kills: containers.on_oom_kill(container_id, kills))
         spawner = SpawnerClient(
             paths.run / "runtime",
             paths.logs / "spawner.log",
@@ -108,7 +110,13 @@ async def serve(paths: NodePaths, config: RuntimeConfig, open_images: Callable[[
         )
         preparer = Preparer(state, cgroups, SeccompFilters(paths.runtime / "seccomp"), _host_facts(cgroups))
         containers = Containers(
-            preparer=preparer, images=images, spawner=spawner, exits=exits, clock=SYSTEM_CLOCK, tasks=tasks
+            preparer=preparer,
+            images=images,
+            spawner=spawner,
+            exits=exits,
+            ooms=ooms,
+            clock=SYSTEM_CLOCK,
+            tasks=tasks,
         )
         await spawner.connect()
         containers.adopt(discover(state.load_all(), owned=spawner.owned, machine=machine_identity()))
@@ -129,6 +137,7 @@ async def serve(paths: NodePaths, config: RuntimeConfig, open_images: Callable[[
         containers.close()
         spawner.close()
         exits.close()
+        ooms.close()
 
 
 def _raise_descriptor_limit() -> None:

@@ -143,6 +143,9 @@ class RuntimeService(rpc.RuntimeServicer):
     async def UpdateContainer(self, request: pb.UpdateContainerRequest, context: Any) -> pb.Container:
         return await self._adjustments.update(request)
 
+    async def ReportHealth(self, request: pb.ReportHealthRequest, context: Any) -> pb.Container:
+        return self._adjustments.report_health(request.id, request.health)
+
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
         return pb.GetStatsResponse(stats=await self._statistics.usage(request.ids))
 

@@ -1,4 +1,4 @@
-"""Change a container while it runs: let it stand still and go on, give it other limits.
+"""Change a container while it runs: let it stand still and go on, give it other limits, note how well it is.
 
 A pause is nothing but a state of its cgroup, which outlives daemon and spawner; limits are written down besides.
 """
@@ -11,9 +11,11 @@ from pyswarm.agent_runtime.container.entry import Entry
 from pyswarm.agent_runtime.container.state_directory import StateDirectory
 from pyswarm.agent_runtime.kernel.cgroup_usage import read_usage
 from pyswarm.agent_runtime.kernel.cgroups import Cgroups
-from pyswarm.proto.errors import FailedPrecondition, Internal
+from pyswarm.proto.errors import FailedPrecondition, Internal, InvalidArgument
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2 as types
+
+HEALTH_STATUSES = ("starting", "healthy", "unhealthy")
 
 
 class Adjustments:
@@ -69,6 +71,21 @@ class Adjustments:
             await self._update(entry, _changed(entry.record.present_config.limits, request))
 
         return await self._containers.in_turn(request.id, update)
+
+    def report_health(self, container_id: str, health: pb.ContainerHealth) -> pb.Container:
+        """Note what a running container's checks have found; tell when it is another status. Raises NotFound."""
+        if health.status not in HEALTH_STATUSES:
+            raise InvalidArgument(f"there is no health {health.status!r}", remedy=f"Say {', '.join(HEALTH_STATUSES)}.")
+        before = self._containers.record(container_id)
+        if not before.is_alive:
+            raise not_running(container_id)
+        if before.health == health:
+            return before.to_message()
+        fresh = before.with_health(health)
+        self._containers.note(container_id, fresh)
+        if health.status != "starting" and (before.health is None or before.health.status != health.status):
+            self._containers.events.tell(f"health_status: {health.status}", fresh)
+        return fresh.to_message()
 
     async def _update(self, entry: Entry, limits: types.Resources) -> None:
         name, old, new = entry.record.id, limits_of(entry.record.present_config.limits), limits_of(limits)

@@ -21,6 +21,7 @@ from pyswarm.agent_runtime.container.images import ImageStore
 from pyswarm.agent_runtime.container.log_drivers import settings_of
 from pyswarm.agent_runtime.container.log_format import Line
 from pyswarm.agent_runtime.container.log_reader import read_lines
+from pyswarm.agent_runtime.container.oom_watch import OomWatch
 from pyswarm.agent_runtime.container.prepare import Prepared, Preparer
 from pyswarm.agent_runtime.container.record import LOST_EXIT_CODE, Created, Outcome, Record, check_id, parse_signal
 from pyswarm.agent_runtime.container.recovery import Discovery, Verdict
@@ -53,6 +54,7 @@ class Containers:
         images: ImageStore,
         spawner: SpawnerClient,
         exits: ExitWatch,
+        ooms: OomWatch,
         clock: Clock,
         tasks: asyncio.TaskGroup,
     ) -> None:
@@ -62,6 +64,7 @@ class Containers:
         self._images = images
         self._spawner = spawner
         self._exits = exits
+        self._ooms = ooms
         self._clock = clock
         self._tasks = tasks
         self._entries: dict[str, Entry] = {}
@@ -137,6 +140,10 @@ class Containers:
                 return entry.record.to_message()
 
         return await self._carry_out(take_turn())
+
+    def note(self, container_id: str, fresh: Record) -> None:
+        """Note what has been learnt of a container, whoever has its turn. Raises NotFound."""
+        self.replace(self._entry(container_id), fresh)
 
     def replace(self, entry: Entry, record: Record) -> None:
         """Note what has changed and tell those who watch."""
@@ -259,6 +266,7 @@ class Containers:
         entry.pidfd = open_pidfd(started.process)
         self._watchers.publish(entry.record.to_message())
         self.events.tell("start", entry.record)
+        self._ooms.watch(entry.record.id)
         if entry.early_exit is not None:
             self._on_exit(entry.record.id, entry.early_exit)
         elif not self._spawner.is_connected:
@@ -301,10 +309,13 @@ class Containers:
             status = record.status
         await entry.drain_output()
         entry.close_output()
+        self._ooms.forget(container_id)
+        if (kills := self._cgroups.oom_kills(container_id)) > entry.record.oom_kills:
+            self.on_oom_kill(container_id, kills)
         outcome = Outcome(
             exit_code=LOST_EXIT_CODE if status is None else exit_code(status),
             finished_at=record.finished_at if record else self._clock.now(),
-            oom_killed=self._cgroups.oom_kills(container_id) > 0,
+            oom_killed=entry.record.oom_kills > 0,
             error=_what_went_wrong(status, record),
         )
         self._stopped(entry, outcome)
@@ -333,10 +344,19 @@ class Containers:
         if not entry.finishing:
             entry.cleaned.set()
         self._watchers.publish(entry.record.to_message())
-        if outcome.oom_killed:
-            self.events.tell("oom", entry.record)
         because = {"error": outcome.error} if outcome.error else {}
         self.events.tell("die", entry.record, exitCode=outcome.exit_code, **because)
+
+    def on_oom_kill(self, container_id: str, kills: int) -> None:
+        """The kernel has killed a process of a container for its memory limit, `kills` in all."""
+        fresh = self.record(container_id).with_oom_kills(kills)
+        try:
+            self._state.write_oom_kills(container_id, kills)
+        except OSError as error:
+            # The next daemon will tell of it again.
+            log.error("cannot write down a kill for memory", container=container_id, error=error)
+        self.note(container_id, fresh)
+        self.events.tell("oom", fresh, oomKills=kills)
 
     # Stopping and removing
 
@@ -451,6 +471,7 @@ class Containers:
             else:
                 entry.pidfd = found.pidfd
                 entry.record = entry.record.with_pause(self._cgroups.is_frozen(found.record.id))
+                self._ooms.watch(found.record.id, told=found.record.oom_kills)
                 if found.record.id not in self._spawner.owned:
                     self._adopt_orphan(entry)
         for container_id in self._spawner.owned - {

@@ -1,8 +1,9 @@
 """What happens to containers: told as it happens, and the last of it remembered while the daemon lives.
 
 By Docker's names: create, start, oom, die, kill, stop, pause, unpause, update, destroy, exec_start, exec_die, attach,
-detach. What happened while no daemon was there is told when the next one learns of it. The state of containers is
-`watchers`' business: those miss nothing, whoever is slow here is cut off and told so.
+detach, `health_status: healthy` and `health_status: unhealthy`. What happened while no daemon was there is told when
+the next one learns of it. The state of containers is `watchers`' business: those miss nothing, whoever is slow here is
+cut off and told so.
 """
 
 import asyncio

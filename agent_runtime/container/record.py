@@ -53,6 +53,10 @@ class Record(msgspec.Struct, frozen=True):
     limits: types.Resources | None = None
     """Limits that were updated since; None: those of the request."""
     paused: bool = False
+    oom_kills: int = 0
+    """How many of its processes the kernel was seen to kill for its memory limit."""
+    health: pb.ContainerHealth | None = None
+    """What was reported of it; None: nobody checks it."""
 
     @property
     def present_config(self) -> pb.ContainerConfig:
@@ -89,6 +93,13 @@ class Record(msgspec.Struct, frozen=True):
         assert self.is_alive, self.id
         return msgspec.structs.replace(self, paused=paused)
 
+    def with_oom_kills(self, oom_kills: int) -> "Record":
+        assert oom_kills > self.oom_kills, self.id
+        return msgspec.structs.replace(self, oom_kills=oom_kills)
+
+    def with_health(self, health: pb.ContainerHealth) -> "Record":
+        return msgspec.structs.replace(self, health=health)
+
     def with_limits(self, limits: types.Resources) -> "Record":
         return msgspec.structs.replace(self, limits=limits)
 
@@ -103,11 +114,12 @@ class Record(msgspec.Struct, frozen=True):
             started_at=self.started_at,
             finished_at=outcome.finished_at,
             exit_code=outcome.exit_code,
-            oom_killed=outcome.oom_killed,
+            oom_killed=outcome.oom_killed or self.oom_kills > 0,
             error=outcome.error,
             image_id=self.created.image_id,
             removed=removed,
             limits=self.present_config.limits,
+            health=self.health,
         )
 
     @property

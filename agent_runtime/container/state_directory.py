@@ -4,6 +4,7 @@
                       process.json    by the spawner: it was cloned         exit.json  by the spawner: it ended
                       outcome.json    by the daemon: its end as reported; nothing changes afterwards
                       limits.pb       limits that were updated since
+                      oom-kills       how many kills for memory were told
                       config.json     the OCI spec it was started from
                       upper/ work/    its writable layer    stdin stdout stderr  FIFOs    log/  its output
 
@@ -31,6 +32,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 _LIMITS_FILE = "limits.pb"
+_OOM_KILLS_FILE = "oom-kills"
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
@@ -94,6 +96,9 @@ class StateDirectory:
     def write_limits(self, container_id: str, limits: types.Resources) -> None:
         self._replace(container_id, _LIMITS_FILE, limits.SerializeToString())
 
+    def write_oom_kills(self, container_id: str, oom_kills: int) -> None:
+        self._replace(container_id, _OOM_KILLS_FILE, str(oom_kills).encode())
+
     def _replace(self, container_id: str, name: str, content: bytes) -> None:
         path = self.path(container_id) / name
         aside = path.with_suffix(".new")
@@ -147,6 +152,7 @@ class StateDirectory:
             started_at=process.started_at if process else 0.0,
             outcome=outcome,
             limits=limits,
+            oom_kills=_read(path / _OOM_KILLS_FILE, int) or 0,
         )
         return Found(record, process, _read(path / EXIT_FILE, ExitRecord))
 

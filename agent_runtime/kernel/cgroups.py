@@ -128,20 +128,35 @@ class Cgroups:
                     raise
         return found - {0}
 
+    def oom_file(self, name: str) -> Path:
+        """Return the file that counts the container's processes killed for its memory limit."""
+        memory = self.layout.v1.get("memory")
+        if memory is not None:
+            return memory / self.parent / name / "memory.oom_control"
+        assert self.layout.unified is not None, "memory is required of one of the two"
+        return self.layout.unified / self.parent / name / "memory.events"
+
     def oom_kills(self, name: str) -> int:
         """Return how often the kernel killed a process of the container for its memory limit; 0 if it is gone."""
-        memory = self.layout.v1.get("memory")
-        path = (
-            memory / self.parent / name / "memory.oom_control"
-            if memory
-            else (self.layout.unified or Path()) / self.parent / name / "memory.events"
-        )
         try:
-            return counter(path.read_text(), "oom_kill")
+            return counter(self.oom_file(name).read_text(), "oom_kill")
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
                 return 0
             raise
+
+    def notify_of_oom(self, name: str) -> int:
+        """Return an eventfd, the caller's to close, that a v1 hierarchy signals when the container's memory runs out,
+        and when the cgroup is removed. Raises OSError; FileNotFoundError when it is gone."""
+        folder = self.oom_file(name).parent
+        notified = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            with _removed_is_not_found(), self.oom_file(name).open() as control:
+                (folder / "cgroup.event_control").write_text(f"{notified} {control.fileno()}")
+        except BaseException:
+            os.close(notified)
+            raise
+        return notified
 
     def kill(self, name: str) -> None:
         """SIGKILL every process in the container's cgroup."""

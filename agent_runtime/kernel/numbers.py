@@ -14,6 +14,7 @@ _X86_64 = {
     "mkdirat": 258, "mknodat": 259, "symlinkat": 266, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308,
     "seccomp": 317, "bpf": 321, "exit_group": 231, "rt_sigprocmask": 14, "fcntl": 72, "fchownat": 260, "chroot": 161,
     "setdomainname": 171, "personality": 135, "ioprio_set": 251, "sched_setattr": 314, "keyctl": 250,
+    "inotify_init1": 294, "inotify_add_watch": 254, "inotify_rm_watch": 255,
 }  # fmt: skip
 _AARCH64 = {
     "read": 63, "write": 64, "close": 57, "rt_sigaction": 134, "ioctl": 29, "socket": 198, "execve": 221,
@@ -23,6 +24,7 @@ _AARCH64 = {
     "mkdirat": 34, "mknodat": 33, "symlinkat": 36, "unshare": 97, "dup3": 24, "prlimit64": 261, "setns": 268,
     "seccomp": 277, "bpf": 280, "exit_group": 94, "rt_sigprocmask": 135, "fcntl": 25, "fchownat": 54, "chroot": 51,
     "setdomainname": 162, "personality": 92, "ioprio_set": 30, "sched_setattr": 274, "keyctl": 219,
+    "inotify_init1": 26, "inotify_add_watch": 27, "inotify_rm_watch": 28,
 }  # fmt: skip
 _EVERYWHERE = {
     "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
@@ -48,6 +50,9 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
+
+IN_MODIFY = 0x00000002
+IN_Q_OVERFLOW = 0x00004000
 
 KEYCTL_JOIN_SESSION_KEYRING = 1
 

@@ -20,6 +20,7 @@ TESTS = {
     "container/test_confinement.py": "memory or fork or without_a_limit or cpu_limit or oom or device or disk",
     "container/test_adjust.py": "paus or running_container_gets",
     "container/test_statistics.py": "what_was_used",
+    "container/test_oom_events.py": "",
 }
 AT_LEAST = 40
 SECONDS = 280

@@ -16,7 +16,8 @@ class FakeRuntime:
     """Implements `worker.runtime.port.RuntimePort`.
 
     `failures` maps a method's name to the error its next call raises. `on_start` runs between a container's start and
-    the answer that it was started. `told` are the observers of changes. `exec_answer` is how what is executed ends.
+    the answer that it was started. `told` are the observers of changes. `exec_answer` is how what is executed ends;
+    `reported` is what was told of containers' health.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class FakeRuntime:
         self.image_health = types_pb2.HealthConfig()
         self.exec_answer = Executed(0)
         self.executed: list[tuple[str, ...]] = []
+        self.reported: list[pb.ContainerHealth] = []
 
     def _called(self, method: str) -> None:
         self.calls.append(method)
@@ -80,6 +82,15 @@ class FakeRuntime:
         self._called("execute")
         self.executed.append(tuple(args))
         return self.exec_answer
+
+    async def report_health(self, container_id: str, health: pb.ContainerHealth) -> pb.Container:
+        self._called("report_health")
+        self.reported.append(health)
+        fresh = pb.Container()
+        fresh.CopyFrom(self.kept[container_id])
+        fresh.health.CopyFrom(health)
+        self.kept[container_id] = fresh
+        return fresh
 
     async def containers(self) -> list[pb.Container]:
         return list(self.kept.values())

@@ -8,8 +8,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from pyswarm.proto.model.spec import ContainerSpec, HealthConfig
+from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.worker.agent.health import Health, Verdict, begun, effective
 from pyswarm.worker.agent.probes import Outcome, Prober
+
+_STATUS = {Verdict.STARTING: "starting", Verdict.PASSING: "healthy", Verdict.FAILING: "unhealthy"}
 
 Probe = Callable[[HealthConfig], Awaitable[Outcome | None]]
 
@@ -62,6 +65,17 @@ class Checks:
         if self._health_config is None:
             return Verdict.PASSING
         return Verdict.STARTING if self._health is None else self._health.health.verdict
+
+    def report(self) -> pb.ContainerHealth | None:
+        """Return how the health check stands, in Docker's words; None without one."""
+        if self._health_config is None:
+            return None
+        health = self._health.health if self._health is not None else None
+        return pb.ContainerHealth(
+            status=_STATUS[self.health],
+            failing_streak=health.failures if health is not None else 0,
+            output=health.output if health is not None else "",
+        )
 
     @property
     def is_ready(self) -> bool:

@@ -134,6 +134,7 @@ class TaskController:
         """Do one step; return whether there may be another one at once."""
         desired, state = self.accepted.task.desired_state, self.status.state
         checks = await self._current_checks()
+        await self._report_health(checks)
         step = next_step(
             desired,
             state,
@@ -224,7 +225,7 @@ class TaskController:
         A container that ends at once may be seen to have stopped before the answer that it was started is here.
         """
         seen = self._container
-        return answer if seen is None or seen.state < answer.state else seen
+        return answer if seen is None or seen.state <= answer.state else seen
 
     async def _stop(self) -> None:
         # Out of the rules first: new connections go elsewhere while those that there are come to their end.
@@ -315,6 +316,21 @@ class TaskController:
             return None
         address = self._network.address_of(self.task_id)
         return await probe_container(self._runtime, self.task_id, config, address)
+
+    async def _report_health(self, checks: Checks) -> None:
+        """Let the runtime know what the health check says, when it does not yet: it forgets when it is restarted."""
+        container, health = self._container, checks.report()
+        if health is None or container is None or container.state != pb.CONTAINER_RUNNING:
+            return
+        if container.health.status == health.status:
+            return
+        try:
+            self._container = self._newer(await self._runtime.report_health(self.task_id, health))
+        except Unavailable:
+            raise
+        except SwarmError as error:
+            # It has just ended, or the runtime is of an older version: the task is none the worse for it.
+            log.debug("the health of a container was not reported", task=self.task_id, reason=error.message)
 
     def _end_checks(self) -> None:
         if self._checks is not None:

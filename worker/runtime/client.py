@@ -64,6 +64,10 @@ class RuntimeClient:
             kept += (said.stdout or said.stderr)[: OUTPUT_BYTES - len(kept)]
         raise Unavailable("the runtime ended the call without an answer", remedy="Try again.")
 
+    async def report_health(self, container_id: str, health: pb.ContainerHealth) -> pb.Container:
+        request = pb.ReportHealthRequest(id=container_id, health=health)
+        return await self._stub.ReportHealth(request, timeout=CREATE_SECONDS)
+
     async def containers(self) -> list[pb.Container]:
         return list((await self._stub.ListContainers(pb.ListContainersRequest())).containers)
 

@@ -46,6 +46,9 @@ class RuntimePort(Protocol):
         Raises SwarmError when the container cannot be joined. That there is no such program is an exit code (126, 127).
         """
 
+    async def report_health(self, container_id: str, health: pb.ContainerHealth) -> pb.Container:
+        """Tell what its checks have found. Raises FailedPrecondition when it does not run."""
+
     async def containers(self) -> list[pb.Container]: ...
 
     def watch(self) -> AsyncIterator[pb.Container]:

@@ -133,4 +133,5 @@ def _container(message: pb.Container) -> StoredContainer:
         message.started_at,
         message.finished_at,
         message.exit_code,
+        message.health.status,
     )

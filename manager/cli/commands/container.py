@@ -29,7 +29,7 @@ from pyswarm.manager.cli.view.facts import rfc3339
 from pyswarm.proto.clock import SYSTEM_CLOCK
 from pyswarm.proto.errors import InvalidArgument, SwarmError
 
-_FILTERS = ("id", "name", "label", "status", "ancestor")
+_FILTERS = ("id", "name", "label", "status", "ancestor", "health")
 
 
 @click.group(help="Manage the containers on this node.")

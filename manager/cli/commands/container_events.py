@@ -21,8 +21,9 @@ _FILTERS = ("event", "container", "image", "label")
 
 @click.command(
     help="Tell what happens to the containers of this node, until interrupted: create, start, oom, die, kill, stop, "
-    "pause, unpause, update, destroy, exec_start, exec_die, attach, detach. With --since also what has happened, as "
-    "far as the runtime remembers: the last 1,024 since it was started. `pyswarm events` tells of the cluster."
+    "pause, unpause, update, destroy, exec_start, exec_die, attach, detach, health_status. With --since also what has "
+    "happened, as far as the runtime remembers: the last 1,024 since it was started. `pyswarm events` tells of the "
+    "cluster."
 )
 @event_bounds_options
 @filter_option
@@ -48,7 +49,8 @@ def is_wanted(event: pb.ContainerEvent, wanted: Mapping[str, Sequence[str]]) -> 
 
 def _matches(event: pb.ContainerEvent, key: str, value: str) -> bool:
     if key == "event":
-        return event.action == value
+        # `health_status: healthy` is had by `health_status`, too, as in Docker.
+        return value in (event.action, event.action.partition(":")[0])
     if key == "container":
         return event.id.startswith(value) or event.attributes["name"] == value
     if key == "image":

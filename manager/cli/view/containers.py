@@ -23,7 +23,7 @@ _COMMAND_WIDTH = 20
 class StoredContainer(Struct, frozen=True):
     """A container on this node, as its runtime tells it. Moments in seconds since the epoch, 0 for not yet.
 
-    `state`: created, running, paused or exited.
+    `state`: created, running, paused or exited. `health`: starting, healthy or unhealthy; "" when nobody checks it.
     """
 
     id: str
@@ -35,6 +35,7 @@ class StoredContainer(Struct, frozen=True):
     started_at: float = 0.0
     finished_at: float = 0.0
     exit_code: int = 0
+    health: str = ""
 
 
 def container_rows(containers: Sequence[StoredContainer], *, now: float, no_trunc: bool = False) -> list[Row]:
@@ -48,8 +49,10 @@ def matches(container: StoredContainer, filters: Mapping[str, Sequence[str]]) ->
     names = all(any(text in container.id for text in filters.get(key, [""])) for key in ("id", "name"))
     states = filters.get("status", [container.state])
     images = filters.get("ancestor", [container.image])
+    healths = filters.get("health", [container.health or "none"])
     labels = all(_has_label(container.labels, text) for text in filters.get("label", ()))
-    return names and container.state in states and container.image in images and labels
+    is_as_well = (container.health or "none") in healths
+    return names and container.state in states and container.image in images and is_as_well and labels
 
 
 def _has_label(labels: Mapping[str, str], text: str) -> bool:
@@ -62,7 +65,15 @@ def status_of(container: StoredContainer, now: float) -> str:
         return f"Exited ({container.exit_code}) {ago(container.finished_at, now)}"
     if container.state == "created":
         return "Created"
-    return f"Up {length(max(0.0, now - container.started_at))}" + (" (Paused)" if container.state == "paused" else "")
+    return f"Up {length(max(0.0, now - container.started_at))}{_remark(container)}"
+
+
+def _remark(container: StoredContainer) -> str:
+    if container.state == "paused":
+        return " (Paused)"
+    if container.health == "starting":
+        return " (health: starting)"
+    return f" ({container.health})" if container.health else ""
 
 
 def _row(container: StoredContainer, now: float, no_trunc: bool) -> Row:

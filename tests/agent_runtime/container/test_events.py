@@ -15,7 +15,7 @@ from lib.runtime_host import RuntimeHost
 from pyswarm.agent_runtime.container.events import MOST_WAITING, REMEMBERED, Events
 from pyswarm.agent_runtime.container.record import Created, Record
 from pyswarm.proto.clock import SystemClock
-from pyswarm.proto.errors import Unavailable
+from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, Unavailable
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2 as types
 
@@ -103,6 +103,31 @@ async def test_what_cannot_start_dies_with_the_reason(box: RuntimeHost) -> None:
     assert [event.action for event in events] == ["create", "die"]
     assert events[-1].attributes["exitCode"] == "127"
     assert "/no/such/program" in events[-1].attributes["error"]
+
+
+@kernel
+@on_one_loop
+async def test_health_is_told_when_it_is_another_one_and_shown(box: RuntimeHost) -> None:
+    async def report(status: str, streak: int = 0, output: str = "") -> pb.Container:
+        health = pb.ContainerHealth(status=status, failing_streak=streak, output=output)
+        return await box.stub.ReportHealth(pb.ReportHealthRequest(id="box", health=health))
+
+    async with told_of(box, "die") as hearing:
+        await box.create("box", "sleep", "1000")
+        with pytest.raises(FailedPrecondition, match="not running"):
+            await report("starting")
+        await box.stub.StartContainer(pb.ContainerId(id="box"))
+        assert not (await box.get("box")).HasField("health")
+        for status in ("starting", "healthy", "healthy", "unhealthy"):
+            assert (await report(status)).health.status == status
+        await report("unhealthy", 3, "no answer")
+        with pytest.raises(InvalidArgument, match="no health 'well'"):
+            await report("well")
+        health = (await box.get("box")).health
+        assert (health.status, health.failing_streak, health.output) == ("unhealthy", 3, "no answer")
+        await box.kill("box")
+    actions = [event.action for event in await hearing]
+    assert actions == ["create", "start", "health_status: healthy", "health_status: unhealthy", "kill", "die"]
 
 
 @kernel

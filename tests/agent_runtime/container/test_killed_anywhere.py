@@ -1,6 +1,7 @@
 """Kill the daemon at each step of a container's life, the spawner at any moment: what runs is adopted, else it is gone.
 
-`make kills ROUNDS=n` does many more rounds than `make test`.
+`make kills ROUNDS=n` does many more rounds than `make test`. Fewer rounds than steps are spread over them, from
+another one on each time.
 """
 
 import asyncio
@@ -113,8 +114,10 @@ async def test_a_daemon_killed_at_any_step_leaves_what_runs_or_nothing(host: Run
     at_rest = len(list(Path(f"/proc/{host.spawner_pid()}/fd").iterdir()))
     assert steps > 50, "the hook sees the steps"
     seen = set()
+    first = random.Random(SEED).randrange(steps)
+    print(f"KILL_SEED={SEED}", file=sys.stderr)
     for number in range(ROUNDS):
-        at = number % steps if steps <= ROUNDS else number * steps // ROUNDS
+        at = (first + (number if steps <= ROUNDS else number * steps // ROUNDS)) % steps
         await host.kill_daemon()
         host.environment = {VARIABLE: str(at)}
         await host.start_daemon()

@@ -8,6 +8,7 @@ import pytest
 from lib.fake_control import serving
 
 from pyswarm.manager.cli.client.terminal import DetachKeys, parse_keys
+from pyswarm.manager.cli.commands.container_events import is_wanted
 from pyswarm.proto.clock import SystemClock
 from pyswarm.proto.errors import FailedPrecondition, InvalidArgument
 from pyswarm.proto.v1 import runtime_pb2 as pb
@@ -123,6 +124,20 @@ def test_ls_is_dockers_table_of_what_runs(pyswarm: Any, runtime: FakeRuntime) ->
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "shown"), [("starting", "health: starting"), ("healthy", "healthy"), ("unhealthy", "unhealthy")]
+)
+def test_ls_shows_health_as_docker_does(pyswarm: Any, runtime: FakeRuntime, status: str, shown: str) -> None:
+    runtime.containers[0].health.status = status
+    assert pyswarm.ok("container", "ls", "--format", "{{.Status}}") == f"Up About a minute ({shown})\n"
+    assert pyswarm.ok("container", "ls", "-q", "--filter", f"health={status}") == "abcdefghijkl\n"
+    assert pyswarm.ok("container", "ls", "-aq", "--filter", "health=none") == "abcold\n"
+    (told,) = json.loads(pyswarm.ok("container", "inspect", "abcdef"))
+    assert told["health"]["status"] == status
+    runtime.containers[0].state = pb.CONTAINER_PAUSED
+    assert pyswarm.ok("container", "ls", "--format", "{{.Status}}") == "Up About a minute (Paused)\n"
+
+
 def test_ls_of_all_shows_how_the_stopped_ones_ended(pyswarm: Any, runtime: FakeRuntime) -> None:
     statuses = pyswarm.ok("container", "ps", "-a", "--format", "{{.Names}}: {{.Status}}").splitlines()
     assert statuses == ["abcdefghijklmnopqrstuvwxy: Up About a minute", "abcold: Exited (3) 10 minutes ago"]
@@ -225,6 +240,13 @@ def test_detach_keys_are_found_wherever_the_typing_is_cut() -> None:
 def test_detach_keys_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InvalidArgument):
         parse_keys(text)
+
+
+def test_events_of_health_are_had_by_their_common_name_or_their_own() -> None:
+    event = pb.ContainerEvent(action="health_status: healthy", id="a", attributes={"name": "a", "image": "i"})
+    assert is_wanted(event, {"event": ["health_status"]})
+    assert is_wanted(event, {"event": ["health_status: healthy"]})
+    assert not is_wanted(event, {"event": ["health_status: unhealthy", "health", "healthy"]})
 
 
 def test_events_are_told_as_docker_does_and_filtered(pyswarm: Any, runtime: FakeRuntime) -> None:

@@ -8,7 +8,7 @@ from lib.driven_task import Driven
 from lib.raft_lab import eventually
 from msgspec.structs import replace
 
-from pyswarm.proto.errors import Unavailable
+from pyswarm.proto.errors import FailedPrecondition, Unavailable
 from pyswarm.proto.model.spec import ContainerSpec, HealthConfig, PortConfig
 from pyswarm.proto.model.states import TaskState
 from pyswarm.proto.v1 import runtime_pb2 as pb
@@ -182,3 +182,39 @@ async def test_a_hook_that_fails_keeps_nobody_from_stopping(driven: Driven):
     driven.runtime.exec_answer = Executed(1, b"disk full")
     driven.desire(TaskState.SHUTDOWN)
     assert (await driven.until(TaskState.COMPLETE)).state is TaskState.SHUTDOWN
+
+
+async def test_the_runtime_hears_of_health_once_each_and_of_being_ill_before_the_end(driven: Driven):
+    with_spec(driven, healthcheck=OFTEN)
+    driven.start()
+    await driven.until(TaskState.RUNNING)
+    driven.runtime.exec_answer = ILL
+    await driven.until(TaskState.COMPLETE)
+    assert [health.status for health in driven.runtime.reported] == ["starting", "healthy", "unhealthy"]
+    assert (driven.runtime.reported[-1].failing_streak, driven.runtime.reported[-1].output) == (2, "no answer")
+    calls = driven.runtime.calls
+    assert calls.index("stop") > max(at for at, call in enumerate(calls) if call == "report_health")
+
+
+async def test_a_restarted_runtime_hears_of_health_again(driven: Driven):
+    with_spec(driven, healthcheck=OFTEN)
+    driven.start()
+    await driven.until(TaskState.RUNNING)
+    await eventually(lambda: [health.status for health in driven.runtime.reported] == ["starting", "healthy"])
+    driven.runtime.kept["t1"].ClearField("health")
+    driven.controller.observe(driven.runtime.kept["t1"])
+    await eventually(lambda: [health.status for health in driven.runtime.reported][2:] == ["healthy"])
+
+
+async def test_a_runtime_that_takes_no_report_of_health_costs_a_task_nothing(driven: Driven):
+    with_spec(driven, healthcheck=OFTEN)
+    driven.runtime.failures["report_health"] = FailedPrecondition("container t1 is not running", remedy="")
+    driven.start()
+    await driven.until(TaskState.RUNNING)
+
+
+async def test_without_a_health_check_there_is_none_to_report(driven: Driven):
+    with_spec(driven, readiness=OFTEN)
+    driven.start()
+    await driven.until(TaskState.RUNNING)
+    assert driven.runtime.reported == []
