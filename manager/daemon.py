@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,8 +18,8 @@ from pyswarm.manager.api.logs import LogBroker, LogBrokerServicer, LogsServicer
 from pyswarm.manager.api.raft import PingServicer, RaftMembershipServicer, member_of, message_of
 from pyswarm.manager.api.raft_status import CONFIRM_TIMEOUT_SECONDS, RaftOperationsServicer
 from pyswarm.manager.config import ManagerConfig
-from pyswarm.manager.leader.loop import RETRY_SECONDS, lead
-from pyswarm.manager.orchestrator.nodes import keep_addresses
+from pyswarm.manager.leader.loop import lead
+from pyswarm.manager.leader.tenure import during_leadership, follow_addresses
 from pyswarm.manager.raft.engine import RaftEngine
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.settings import RaftSettings
@@ -76,7 +76,8 @@ class ManagerDaemon:
                     await self._plant_initial_objects(engine, writer)
                 for forwarder in await self._serve(stack, engine, writer):
                     group.create_task(forwarder.follow(self._leaders()), name="follow-leadership")
-                group.create_task(self._lead_when_elected(engine, writer), name="leadership")
+                lead_on = during_leadership(engine.watch_leadership(), partial(self._lead, engine, writer))
+                group.create_task(lead_on, name="leadership")
                 group.create_task(self._report_membership(), name="report-membership")
                 agreement = Agreement(
                     own_node_id=self._config.node_id,
@@ -275,71 +276,20 @@ class ManagerDaemon:
 
     # -- leading
 
-    async def _lead_when_elected(self, engine: RaftEngine, writer: Writer) -> None:
-        """Run the leader's loops exactly while this manager leads."""
-        leading: asyncio.Task[None] | None = None
-        term = 0
+    async def _lead(self, engine: RaftEngine, writer: Writer, term: int) -> None:
+        """Run the leader's loops until cancelled."""
+        log.info("leading", term=term)
+        parts: dict[str, Any] = {"store": self._store, "writer": writer, "clock": SYSTEM_CLOCK}
+        edge = self._edge = DispatcherEdge(entropy=SYSTEM_ENTROPY, **parts)
+        also = [edge.run, lambda: follow_addresses(engine.watch_members(), writer)]
         try:
-            async for leadership in engine.watch_leadership():
-                should = leadership.is_leader and leadership.is_ready
-                if leading is not None and (not should or leadership.term != term):
-                    log.info("no longer leading", term=term)
-                    await _cancel(leading)
-                    leading = None
-                    self._edge = None
-                    self._broker.end_all()
-                if should and leading is None:
-                    term = leadership.term
-                    log.info("leading", term=term)
-                    self._edge = DispatcherEdge(
-                        store=self._store, writer=writer, clock=SYSTEM_CLOCK, entropy=SYSTEM_ENTROPY
-                    )
-                    leading = asyncio.create_task(self._lead(engine, writer, self._edge), name=f"lead-term-{term}")
-                    leading.add_done_callback(_fail_loudly)
+            await lead(entropy=SYSTEM_ENTROPY, consensus=engine, also=also, **parts)
         finally:
-            if leading is not None:
-                await _cancel(leading)
-
-    async def _lead(self, engine: RaftEngine, writer: Writer, edge: DispatcherEdge) -> None:
-        await lead(
-            store=self._store,
-            writer=writer,
-            clock=SYSTEM_CLOCK,
-            entropy=SYSTEM_ENTROPY,
-            consensus=engine,
-            also=[edge.run, lambda: self._keep_addresses(engine, writer)],
-        )
-
-    async def _keep_addresses(self, engine: RaftEngine, writer: Writer) -> None:
-        """Have the store say where the managers are, as their group does: workers look for them there."""
-        async for members in engine.watch_members():
-            addresses = {member.raft_id: member.api_addr for member in members}
-            while True:
-                try:
-                    await writer.update(partial(keep_addresses, addresses=addresses))
-                    break
-                except Unavailable as error:
-                    # Cancelled soon if leadership is lost; otherwise a quorum is missing for the moment.
-                    log.warning("the managers' addresses could not be written", reason=error.message)
-                    await asyncio.sleep(RETRY_SECONDS)
+            log.info("no longer leading", term=term)
+            self._edge = None
+            self._broker.end_all()
 
 
 async def _list_members(stub: Any) -> tuple[Member, ...]:
     answer = await stub.ListMembers(raft_pb2.RaftListMembersRequest(), timeout=10)
     return tuple(member_of(m) for m in answer.members)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
-def _fail_loudly(task: asyncio.Task[None]) -> None:
-    """A leader whose loops have died would freeze the cluster: end the process instead."""
-    if not task.cancelled() and task.exception() is not None:
-        log.error("the leader's loops have failed", error=repr(task.exception()))
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": "the leader's loops have failed", "exception": task.exception(), "task": task}
-        )
-        asyncio.get_running_loop().stop()

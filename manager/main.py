@@ -9,9 +9,12 @@ on, stops serving and closes the journal. A broken journal ends the process: pys
 
 import argparse
 import asyncio
+import faulthandler
 import gc
+import os
 import signal
 import sys
+import threading
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +61,26 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     """Run `work` as a manager runs: on its kind of loop, with the interpreter told what a manager needs.
 
     uvloop's streams and TLS cost half of what asyncio's do, and every write crosses four of them.
+
+    A thread that dies of an exception ends the process: whoever waits for it would wait for ever.
     """
+    faulthandler.enable()
+    threading.excepthook = _end_process
     # What was imported stays for ever: keep the collector from walking it. What the store holds has no cycles; with the
     # collector's own thresholds it would be walked over and over while thousands of tasks are written.
     gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
     sys.setswitchinterval(SWITCH_SECONDS)
     uvloop.run(work)
+
+
+def _end_process(died: threading.ExceptHookArgs) -> None:
+    """End at once, without tidying up, which might wait for the thread: the supervisor starts the manager again."""
+    threading.__excepthook__(died)
+    name = died.thread.name if died.thread is not None else "?"
+    log.error("a thread of the manager has died", thread=name, error=repr(died.exc_value))
+    sys.stderr.flush()
+    os._exit(os.EX_SOFTWARE)
 
 
 async def _until_told(daemon: "ManagerDaemon") -> None:

@@ -40,7 +40,6 @@ from pyswarm.proto.rpc.client import open_unix_channel
 from pyswarm.proto.v1 import control_pb2 as pb
 from pyswarm.proto.v1 import control_pb2_grpc, types_pb2
 
-LAB = "nemesis"
 RECOVERY_SECONDS = 30.0
 """Within this time after the last fault every manager must answer: the supervisor's pause before it starts a daemon
 again that keeps dying is at most 5 s, and one of them may have to be sent a snapshot."""
@@ -94,7 +93,7 @@ class NemesisReport:
 @contextmanager
 def nemesis_lab(options: NemesisOptions, directory: Path) -> Iterator[list[NemesisHost]]:
     """A formed lab of managers with disks and clocks of their own; nothing is left of it afterwards."""
-    lab = Lab.create(LAB, managers=options.managers, workers=0, labs=directory)
+    lab = Lab.create(f"nem{options.seed}", managers=options.managers, workers=0, labs=directory)
     hosts = [NemesisHost(host, lab.directory) for host in lab.hosts.values()]
     try:
         lab.start_network()
