@@ -43,9 +43,10 @@ test-e2e: build
 
 # Faults against real managers, with the histories of their clients judged. `make test` holds a short run of it.
 ROUNDS ?= 1000
+JOBS ?= 4
 .PHONY: nemesis
 nemesis: build
-	@$(PY) tests/e2e/nemesis.py --rounds $(ROUNDS) --managers $(MANAGERS) $(OPTIONS)
+	@$(PY) tests/e2e/nemesis.py --rounds $(ROUNDS) --managers $(MANAGERS) --jobs $(JOBS) $(OPTIONS)
 
 # The consensus code on a virtual clock, network and disk: SEEDS runs from SEED on. `make test` holds a hundred.
 SEEDS ?= 2000

@@ -22,6 +22,7 @@ from lib.sim.host import SimEngine, SimHost, process_of
 from lib.sim.registers import Registers, payload_of
 from lib.sim.simulation import Simulation, play
 
+from pyswarm.manager.raft.progress import Progress
 from pyswarm.proto.errors import SwarmError
 
 PATIENCE_SECONDS = 0.6
@@ -115,6 +116,11 @@ class Stage:
         answers = [await self.do_write(name, f"fill-{n}") for n in range(int(count))]
         return answers[-1]
 
+    async def do_flood(self, name: str, count: str, kibibytes: str) -> list[str]:
+        """`count` large writes, one after the other."""
+        answers = [await self.do_write(name, "x" * (1024 * int(kibibytes))) for _ in range(int(count))]
+        return answers[-1]
+
     async def do_read(self, name: str) -> list[str]:
         host = self._hosts[name]
         machine = process_of(host).machine.machine
@@ -126,6 +132,11 @@ class Stage:
         member = self._hosts[gone].member
         engine = self._engine(name)
         return [await _answer(self._hosts[name], lambda: engine.remove_member(member.raft_id), f"{gone} removed")]
+
+    async def do_add(self, name: str, newcomer: str) -> list[str]:
+        member = self._hosts[newcomer].member
+        engine = self._engine(name)
+        return [await _answer(self._hosts[name], lambda: engine.add_member(member), f"{newcomer} added")]
 
     async def do_hand(self, _over: str, name: str) -> list[str]:
         answer = await _answer(self._hosts[name], self._engine(name).transfer_leadership, "handed over")
@@ -154,12 +165,24 @@ class Stage:
         _be_patient(self._hosts[name])
         return []
 
+    async def do_renew(self, name: str) -> list[str]:
+        """`name` forgets everything it was and begins as a new machine, which nobody knows yet."""
+        self._hosts[name].crash(power=False)
+        self._hosts[name].reborn()
+        return await self.do_start(name)
+
     async def do_wait(self, seconds: str) -> list[str]:
         await asyncio.sleep(float(seconds))
         return []
 
     async def do_show(self) -> list[str]:
         return [self._state(host) for host in self._group.hosts]
+
+    async def do_followers(self, name: str) -> list[str]:
+        """What `name`, which leads, knows of the others."""
+        progress = self._engine(name)._guard._exchange.progress
+        members = {host.member.raft_id: host.name for host in self._group.hosts}
+        return [_progress(members[raft_id], progress[raft_id]) for raft_id in sorted(progress, key=members.__getitem__)]
 
     # -- what is seen
 
@@ -180,6 +203,12 @@ class Stage:
         entries: Any = host.engine._journal._entries
         log = f"log {entries[0][1]}-{report.last_index} ends in term {entries[-1][2]}"
         return f"{self._role(host)}, {log}, committed {report.commit_index}"
+
+
+def _progress(name: str, progress: Progress) -> str:
+    sent = "everything" if progress.sent_to == progress.match else "more"
+    window = "its window is full" if progress.is_window_full else "there is room in its window"
+    return f"{name} holds up to {progress.match}, {sent} that was sent; {window}"
 
 
 def _be_patient(host: SimHost) -> None:
