@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from lib.builders import a_cluster, a_node
+from msgspec.structs import replace
 
 from pyswarm.manager.leader import liveness as module
-from pyswarm.manager.leader.liveness import NodeWatch
+from pyswarm.manager.leader.liveness import NodeWatch, SessionOver
 from pyswarm.manager.raft.fake import SingleNodeConsensus
 from pyswarm.manager.store.changes import Create
 from pyswarm.manager.store.store import Store
@@ -108,3 +109,36 @@ async def test_nodes_that_fall_silent_together_are_declared_down_in_one_write(wa
     await watched.until(lambda: watched.state_of("n0") is NodeState.DOWN)
     assert {watched.state_of(f"n{n}") for n in range(4)} == {NodeState.DOWN}
     assert watched.store.view.version == before + 2
+
+
+async def test_a_node_that_was_down_before_the_leader_led_is_neither_missed_again_nor_down_anew(watched: Watched):
+    """Swarm mistake 59: since when it has been down outlives leaders, so that it is given up in time."""
+    node = a_node("gone", state=NodeState.DOWN, version=0)
+    await watched.writer.write([Create(replace(node, status=replace(node.status, changed_at=5.0)))])
+    again = NodeWatch(store=watched.store, writer=watched.writer, clock=watched.clock, entropy=SYSTEM_ENTROPY)
+    running = asyncio.create_task(again.run())
+    await asyncio.sleep(0)  # it expects the nodes that were up
+    watched.clock.seconds = 100.0
+    await again.register("n1", NodeDescription(), "")  # wakes it
+    await watched.until(lambda: watched.state_of("n0") is NodeState.DOWN)
+    found = watched.store.view.node("gone")
+    assert found is not None
+    assert (found.status.state, found.status.changed_at) == (NodeState.DOWN, 5.0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_second_session_ends_the_first_and_a_flood_of_them_writes_nothing(watched: Watched):
+    """Swarm mistake 47: SwarmKit limits the rate; here a registration that says nothing new costs no entry."""
+    first, first_ended = await watched.watch.register("n0", NodeDescription(hostname="n0"), "10.0.0.1")
+    second, second_ended = await watched.watch.register("n0", NodeDescription(hostname="n0"), "10.0.0.1")
+    assert first_ended.is_set()
+    assert not second_ended.is_set()
+    for refuse in (watched.watch.beat, watched.watch.check):
+        with pytest.raises(SessionOver):
+            refuse("n0", first)
+        refuse("n0", second)
+    before = watched.store.view.version
+    for _ in range(100):
+        await watched.watch.register("n0", NodeDescription(hostname="n0"), "10.0.0.1")
+    assert watched.store.view.version == before

@@ -133,3 +133,12 @@ async def test_after_a_restart_of_the_agent_a_task_goes_on_where_it_was(driven: 
     driven.runtime.change("t1", pb.STOPPED, exit_code=1)
     assert (await driven.until(TaskState.COMPLETE)).err == "task: non-zero exit (1)"
     assert driven.runtime.calls.count("start") == 1
+
+
+async def test_a_wish_that_arrives_late_does_not_call_a_task_back(driven: Driven):
+    """Swarm mistake 1: of two wishes the further one counts, in whichever order they come."""
+    driven.desire(TaskState.SHUTDOWN)
+    driven.desire(TaskState.RUNNING)
+    driven.start()
+    assert (await driven.until(TaskState.SHUTDOWN)).state is TaskState.SHUTDOWN
+    assert driven.runtime.calls == []
