@@ -185,7 +185,10 @@ def test_a_table_that_follows_events_equals_one_made_anew(script: list[tuple[str
             node_id = f"n{where}" if state is not TaskState.PENDING else ""
             fresh = a_task(f"t{number}", service=service, slot=number, node=node_id, state=state, since=where)  # type: ignore[arg-type]
             if service is PIECES and node_id:
-                fresh = replace(fresh, assigned_generic=(GenericResource("gpu", name=f"g{where}"),))
+                # Which pieces a task has is decided once, with its node.
+                stays = task is not None and task.node_id == node_id
+                pieces = task.assigned_generic if stays else (GenericResource("gpu", name=f"g{where}"),)  # type: ignore[union-attr]
+                fresh = replace(fresh, assigned_generic=pieces)
             apply(Create(fresh) if task is None else Update(replace(fresh, version=task.version)))
         elif what == "delete" and task is not None:
             apply(Delete("task", task.id, task.version))
