@@ -64,7 +64,7 @@ async def test_a_kill_is_told_while_the_container_goes_on_and_not_again_when_it_
 async def test_kills_one_after_the_other_are_told_together(box: RuntimeHost) -> None:
     since = time.time()
     kills = 8
-    await box.start("box", "sh", "-c", f"for i in $(seq {kills}); do {HUNGRY}; done", limits=LIMITS)
+    await box.start("box", "sh", "-c", f"for i in $(seq {kills}); do {HUNGRY}; done; true", limits=LIMITS)
     assert (await box.wait("box")).exit_code == 0
     took = time.time() - since
     told = [event for event in await hear(box, since, "die") if event.action == "oom"]
