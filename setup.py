@@ -1,13 +1,16 @@
 """Build hooks: map folders to `pyswarm.*` packages and generate the protocol's code.
 
 `pyproject.toml` holds everything declarative. Three things need code: the package list (every
-folder with an `__init__.py` under a room), protobuf generation before files are collected, and the C executor.
+folder with an `__init__.py` under a room), protobuf generation before files are collected, and what is written in C:
+the executor, and the init of containers that ask for one.
 """
 
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.errors import CompileError, LinkError
 
 ROOT = Path(__file__).resolve().parent
 ROOMS = ("proto", "manager", "worker", "agent_runtime", "deploy")
@@ -41,10 +44,43 @@ EXECUTOR = Extension(
     optional=True,
 )
 
+INIT_SOURCE = "agent_runtime/kernel/_init.c"
+FREESTANDING = [
+    "-Os", "-ffreestanding", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fno-pie", "-U_FORTIFY_SOURCE",
+]  # fmt: skip
+LINKED = ["-static", "-nostdlib", "-no-pie", "-s", "-Wl,--build-id=none,-z,noexecstack,-z,max-page-size=4096"]
+
+
+class BuildWithInit(build_ext):
+    """Compile the init of containers beside the executor. Without a compiler there is none, as with the executor."""
+
+    def run(self) -> None:
+        super().run()
+        for target in self._inits():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                objects = self.compiler.compile(
+                    [INIT_SOURCE], output_dir=self.build_temp, extra_postargs=[*FREESTANDING, "-Wall", "-Wextra"]
+                )
+                # As nothing else is linked: setuptools' own linker flags are for libraries.
+                self.spawn([*self.compiler.compiler, *FREESTANDING, *LINKED, *objects, "-o", str(target)])
+            except (CompileError, LinkError, OSError) as error:
+                self.warn(f"containers cannot be given an init: {error}")
+
+    def _inits(self) -> list[Path]:
+        """Return where it goes: beside the modules, and beside the sources where those are what runs."""
+        module = EXECUTOR.name.rpartition(".")[0]
+        built = Path(self.build_lib, *module.split("."), "pyswarm-init")
+        return [ROOT / packages()[module] / "pyswarm-init"] if self.editable_mode or self.inplace else [built]
+
+    def get_outputs(self) -> list[str]:
+        return [*super().get_outputs(), *(str(path) for path in self._inits() if path.exists())]
+
+
 setup(
     ext_modules=[EXECUTOR],
     packages=list(packages()),
     package_dir=packages(),
     package_data={"": ["*.pyi", "py.typed", "*.json", "*.proto", "*.c"]},
-    cmdclass={"build_py": BuildWithProtocol},
+    cmdclass={"build_py": BuildWithProtocol, "build_ext": BuildWithInit},
 )

@@ -32,6 +32,7 @@ from pyswarm.agent_runtime.container.statistics import Statistics
 from pyswarm.agent_runtime.kernel import capabilities, cgroup_layout, mounts, syscalls
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.cgroups import Cgroups
+from pyswarm.agent_runtime.kernel.init_program import INIT_PROGRAM
 from pyswarm.agent_runtime.kernel.process import machine_identity
 from pyswarm.agent_runtime.kernel.seccomp import SeccompFilters
 from pyswarm.agent_runtime.service import RuntimeService
@@ -152,6 +153,7 @@ def _host_facts(cgroups: Cgroups) -> HostFacts:
         nofile_hard=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         cgroup_parent=cgroups.parent,
         cgroup_v2=not cgroups.layout.v1,
+        init_program=str(INIT_PROGRAM) if INIT_PROGRAM.exists() else "",
     )
 
 

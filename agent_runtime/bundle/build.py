@@ -36,31 +36,35 @@ from pyswarm.proto.v1 import types_pb2 as types
 MEMORY_MINIMUM_BYTES = 6 * 1024 * 1024
 """Docker's minimum: below it a container cannot even start."""
 
+INIT_POINT = "/dev/pyswarm-init"
+"""In /dev, which is the container's own and nothing else may be mounted on: it leaves nothing in the writable layer."""
 
 _UNLIMITED = 2**64 - 1
 
 
 class HostFacts(msgspec.Struct, frozen=True):
-    """What this machine can give. `capabilities`: our own bounding set; `nofile_hard`: our own limit."""
+    """What this machine can give. `capabilities`: our own bounding set; `nofile_hard`: our own limit; `init_program`:
+    the path of the init for containers that ask for one, "" where it was not built."""
 
     capabilities: frozenset[str]
     nofile_hard: int
     cgroup_parent: str
     cgroup_v2: bool
+    init_program: str = ""
 
 
 def build(container_id: str, config: pb.ContainerConfig, image: Mapping[str, Any], host: HostFacts) -> Spec:
     """Return the spec of a container. `image` is the OCI image config's `config` object. Raises InvalidArgument."""
-    if config.init:
+    if config.init and not host.init_program:
         raise InvalidArgument(
-            "`init: true` is not supported: there is no init process to put into the container",
-            remedy="Leave `init` out, or put an init such as tini into the image and make it the entrypoint.",
+            "`init: true`: this node has no init to put into the container: it was installed without a C compiler",
+            remedy="Install gcc there and build again, or put an init such as tini into the image as its entrypoint.",
         )
     granted = capabilities.effective(config.capability_add, config.capability_drop) & host.capabilities
     names = tuple(sorted(granted))
     spec = Spec(
         process=Process(
-            args=command_line(config, image),
+            args=(*((INIT_POINT, "--") if config.init else ()), *command_line(config, image)),
             cwd=_absolute(config.dir or image.get("WorkingDir") or "/", "the working directory"),
             env=environment(config, image),
             capabilities=Capabilities(bounding=names, effective=names, permitted=names),
@@ -71,7 +75,7 @@ def build(container_id: str, config: pb.ContainerConfig, image: Mapping[str, Any
         ),
         root=Root(readonly=config.read_only),
         hostname=hostname_of(container_id, config),
-        mounts=(*_default_mounts(host), *_mounts(config.mounts)),
+        mounts=(*_default_mounts(host), *_init_mount(config, host), *_mounts(config.mounts)),
         linux=Linux(
             namespaces=(
                 *(Namespace(kind) for kind in ("pid", "mount", "uts", "ipc", "cgroup")),
@@ -181,6 +185,12 @@ def _sysctls(wanted: Mapping[str, str]) -> dict[str, str]:
 
 def _default_mounts(host: HostFacts) -> tuple[Mount, ...]:
     return (*defaults.MOUNTS, defaults.CGROUP_V2_MOUNT) if host.cgroup_v2 else defaults.MOUNTS
+
+
+def _init_mount(config: pb.ContainerConfig, host: HostFacts) -> tuple[Mount, ...]:
+    """Read-only, as everything of the machine's that a container can execute (CVE-2019-5736)."""
+    options = ("bind", "ro", "nosuid", "nodev", "rprivate")
+    return (Mount(INIT_POINT, "bind", host.init_program, options),) if config.init else ()
 
 
 def _mounts(wanted: Sequence[types.Mount]) -> tuple[Mount, ...]:

@@ -3,6 +3,7 @@
 import errno
 from typing import Any
 
+import msgspec
 import pytest
 
 from pyswarm.agent_runtime.bundle import build, etc_files, runtime_spec, users
@@ -71,6 +72,17 @@ def test_what_can_never_work_is_refused_with_a_remedy(config: dict[str, Any]) ->
     with pytest.raises(InvalidArgument) as refused:
         spec_of(**config)
     assert refused.value.remedy
+
+
+def test_an_init_is_put_before_the_command_and_mounted_read_only_or_refused() -> None:
+    config = pb.ContainerConfig(image="i", args=["run", "it"], init=True)
+    spec = build.build("box", config, {}, msgspec.structs.replace(HOST, init_program="/opt/pyswarm-init"))
+    assert spec.process.args == (build.INIT_POINT, "--", "run", "it")
+    (mount,) = [mount for mount in spec.mounts if mount.destination == build.INIT_POINT]
+    assert (mount.type, mount.source) == ("bind", "/opt/pyswarm-init")
+    assert "ro" in mount.options
+    with pytest.raises(InvalidArgument, match="no init"):
+        build.build("box", config, {}, HOST)
 
 
 def test_outer_mounts_come_before_inner_ones() -> None:
