@@ -53,7 +53,7 @@ def handover(spec: Spec, *, cgroup_files: int) -> Handover:
     """Return which descriptors the parent has to open for `spec`."""
     names = ["rootfs", "report", "go", "sync", *(f"cgroup {index}" for index in range(cgroup_files))]
     names += [f"namespace {each.type}" for each in spec.linux.namespaces if each.path and each.type != "pid"]
-    names += [f"mounts[{index}]" for index, mount in enumerate(spec.mounts) if binds(mount)]
+    names += [f"mounts[{index}]" for index, mount in enumerate(spec.mounts) if is_handed_over(mount)]
     if is_in_user_namespace(spec):
         names += [f"device {device.path}" for device in devices(spec)]
     return Handover(tuple(names))
@@ -62,6 +62,15 @@ def handover(spec: Spec, *, cgroup_files: int) -> Handover:
 def binds(mount: Mount) -> bool:
     options = mount_options.parse(mount.options)
     return (options.binds or mount.type == "bind") and "remount" not in options.own
+
+
+def copies_up(mount: Mount) -> bool:
+    return mount_options.parse(mount.options).copies_up
+
+
+def is_handed_over(mount: Mount) -> bool:
+    """Whether the parent makes the mount and the program attaches it."""
+    return binds(mount) or copies_up(mount)
 
 
 def is_in_user_namespace(spec: Spec) -> bool:
@@ -178,7 +187,7 @@ def _mounts(w: Writer, rootfs: RootfsWriter, spec: Spec, given: Handover, is_dir
     terminals = None
     for index, mount in enumerate(spec.mounts):
         w.field = f"mounts[{index}]"
-        if binds(mount):
+        if is_handed_over(mount):
             rootfs.bind(mount, given.slot(w.field), w.field in is_directory)
         elif "remount" in mount_options.parse(mount.options).own:
             rootfs.change(mount)

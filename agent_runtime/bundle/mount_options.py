@@ -23,7 +23,7 @@ _ATIMES = frozenset({"noatime", "strictatime", "relatime"})
 _PROPAGATION = {
     "shared": n.MS_SHARED, "slave": n.MS_SLAVE, "private": n.MS_PRIVATE, "unbindable": n.MS_UNBINDABLE,
 }  # fmt: skip
-_OURS = frozenset({"bind", "rbind", "remount", "tmpcopyup", "copy-symlink", "idmap", "ridmap", "defaults"})
+_OURS = frozenset({"bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap", "defaults"})
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ class MountOptions:
     propagation: Propagation | None
     own: frozenset[str]
     data: tuple[str, ...]
+
+    @property
+    def copies_up(self) -> bool:
+        """Whether a tmpfs shall begin with what the rootfs has at its place."""
+        return "tmpcopyup" in self.own
 
     @property
     def binds(self) -> bool:

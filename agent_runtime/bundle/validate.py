@@ -144,6 +144,10 @@ def _mounts(spec: Spec) -> None:
             reject(f"{field}.type", "is missing, and the mount is no bind mount")
         if binds and not mount.source and "remount" not in options.own:
             reject(f"{field}.source", "is missing")
+        if "copy-symlink" in mount.options:
+            reject(f"{field}.options", "copy-symlink is not supported: it is not the specification's")
+        if options.copies_up and (binds or mount.type != "tmpfs"):
+            reject(f"{field}.options", "tmpcopyup is for a tmpfs")
         if bool(mount.uid_mappings) != bool(mount.gid_mappings):
             reject(f"{field}.uidMappings", "uidMappings and gidMappings belong together")
         if options.own & {"idmap", "ridmap"} and not mount.uid_mappings and not spec.linux.uid_mappings:

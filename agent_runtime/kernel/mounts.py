@@ -41,8 +41,24 @@ def _overlay_detached(lower: Sequence[Path], upper: Path, work: Path) -> int:
         os.close(context)
 
 
-def _set(context: int, key: str, value: Path) -> None:
+def _set(context: int, key: str, value: Path | str) -> None:
     syscall("fsconfig", context, n.FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0)
+
+
+def tmpfs(options: Sequence[str], attributes: int) -> int:
+    """Return a detached tmpfs with options such as `size=64k` and `MOUNT_ATTR_*`. Raises OSError."""
+    context = syscall("fsopen", b"tmpfs\0", n.FSOPEN_CLOEXEC)
+    try:
+        for option in options:
+            key, equals, value = option.partition("=")
+            if equals:
+                _set(context, key, value)
+            else:
+                syscall("fsconfig", context, n.FSCONFIG_SET_FLAG, key.encode(), None, 0)
+        syscall("fsconfig", context, n.FSCONFIG_CMD_CREATE, None, None, 0)
+        return syscall("fsmount", context, n.FSMOUNT_CLOEXEC, attributes)
+    finally:
+        os.close(context)
 
 
 def _overlay_picked_up(lower: Sequence[Path], upper: Path, work: Path, at: Path) -> int:

@@ -13,7 +13,7 @@ from pyswarm.agent_runtime.bundle.runtime_spec import OCI_VERSION
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel import syscalls
 from pyswarm.agent_runtime.kernel.process import exit_code
-from pyswarm.agent_runtime.oci import execute, lifecycle, observe, terminal, update
+from pyswarm.agent_runtime.oci import abandoned, execute, lifecycle, observe, terminal, update
 from pyswarm.agent_runtime.oci.create import Creation, create
 from pyswarm.agent_runtime.oci.example import features, write_spec
 from pyswarm.agent_runtime.oci.messages import Messages
@@ -98,7 +98,7 @@ def _delete(root: Root, arguments: argparse.Namespace, messages: Messages) -> No
     try:
         container = root.load(arguments.id)
     except NotFound:
-        if not arguments.force:
+        if not abandoned.clean(root, arguments.id, messages.warn) and not arguments.force:
             raise
         return
     lifecycle.delete(root, container, messages.warn, force=arguments.force)

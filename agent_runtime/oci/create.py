@@ -23,7 +23,7 @@ from pyswarm.agent_runtime.bundle.validate import InvalidConfig, grantable, vali
 from pyswarm.agent_runtime.bundle.validate_linux import validate_linux
 from pyswarm.agent_runtime.kernel import capabilities
 from pyswarm.agent_runtime.kernel import numbers as n
-from pyswarm.agent_runtime.oci import hooks, listener, terminal
+from pyswarm.agent_runtime.oci import abandoned, hooks, listener, terminal
 from pyswarm.agent_runtime.oci.cgroup import ContainerCgroup, path_of
 from pyswarm.agent_runtime.oci.launch import Child, clone, meet, set_from_outside, steps_of
 from pyswarm.agent_runtime.oci.messages import timestamp
@@ -97,25 +97,23 @@ def create(root: Root, wanted: Creation, warn: Callable[[str], None]) -> Contain
             "--console-socket is given, and process.terminal is not set", remedy="Leave one out or set the other."
         )
     cgroup = ContainerCgroup.of(path_of(spec.linux.cgroups_path, wanted.id))
-    folder = root.claim(wanted.id)
-    undo = ExitStack()
-    undo.callback(root.forget, wanted.id)
-    try:
+    container = Container(
+        id=wanted.id, bundle=str(bundle), rootfs=str(rootfs), pid=0, start_ticks=0,
+        created=timestamp(), cgroup=cgroup.path, owner=owner(),
+        annotations=spec.annotations,
+    )  # fmt: skip
+    abandoned.clean(root, wanted.id, warn)
+    with root.claim(container) as folder, ExitStack() as undo:
+        undo.callback(root.forget, wanted.id)
         with ExitStack() as stack:
             undo.callback(cgroup.remove)
             cgroup.make(spec.linux.resources)
             make_fifo(folder / "go")
             make_fifo(folder / "report")
-            container = Container(
-                id=wanted.id, bundle=str(bundle), rootfs=str(rootfs), pid=0, start_ticks=0,
-                created=timestamp(), cgroup=cgroup.path, owner=owner(),
-                annotations=spec.annotations,
-            )  # fmt: skip
             root.save_config(wanted.id, spec)
-            return _Creator(root, wanted, spec, container, cgroup, stack, undo, warn).create()
-    except BaseException:
-        undo.close()
-        raise
+            created = _Creator(root, wanted, spec, container, cgroup, stack, undo, warn).create()
+        undo.pop_all()
+        return created
 
 
 @dataclass(frozen=True)
@@ -180,6 +178,7 @@ class _Creator:
 
     def _run_hooks(self, container: Container, child: Child) -> None:
         state, wanted = oci_state(container, CREATING), self.spec.hooks
+        self.root.hooks_begun(container.id).touch()
         self.undo.callback(hooks.run_and_warn, "poststop", wanted.poststop, oci_state(container, "stopped"), self.warn)
         # The order of the specification; prestart hooks are told `created`, as runc and crun tell them.
         hooks.run_hooks("prestart", wanted.prestart, oci_state(container, CREATED))

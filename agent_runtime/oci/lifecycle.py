@@ -9,6 +9,7 @@ from contextlib import suppress
 from pyswarm.agent_runtime.kernel.process import open_pidfd
 from pyswarm.agent_runtime.kernel.program import FAILURE
 from pyswarm.agent_runtime.oci import hooks
+from pyswarm.agent_runtime.oci.abandoned import remove_cgroup
 from pyswarm.agent_runtime.oci.cgroup import ContainerCgroup
 from pyswarm.agent_runtime.oci.launch import explain_report
 from pyswarm.agent_runtime.oci.state import Container, Root
@@ -114,10 +115,7 @@ def _destroy(root: Root, container: Container, warn: Callable[[str], None]) -> N
     if status_of(root, container) != STOPPED:
         kill(root, container, signal.SIGKILL, everyone=False)
         _wait_for_death(container)
-    for pid in cgroup.processes():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    cgroup.remove()
+    remove_cgroup(cgroup)
     spec = root.config(container.id)
     root.forget(container.id)
     hooks.run_and_warn("poststop", spec.hooks.poststop, oci_state(container, STOPPED), warn)

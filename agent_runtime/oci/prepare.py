@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from pyswarm.agent_runtime.bundle import mount_options
-from pyswarm.agent_runtime.bundle.compile_bundle import NAMESPACE_FLAGS, Handover, binds
+from pyswarm.agent_runtime.bundle.compile_bundle import NAMESPACE_FLAGS, Handover, binds, copies_up
 from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Spec
 from pyswarm.agent_runtime.bundle.spec_linux import IdMapping, Namespace
 from pyswarm.agent_runtime.bundle.validate import InvalidConfig, reject
@@ -21,6 +21,7 @@ from pyswarm.agent_runtime.kernel import mounts
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.syscalls import syscall, unshare
 from pyswarm.agent_runtime.oci.cgroup import ContainerCgroup
+from pyswarm.agent_runtime.oci.copy_up import filled_tmpfs
 
 _NS_GET_NSTYPE = 0xB703
 
@@ -95,12 +96,22 @@ def open_all(
             tree = opened.keep(name, _bind_source(name, mount, bundle, spec))
             if stat.S_ISDIR(os.fstat(tree).st_mode):
                 opened.directories.add(name)
+        elif copies_up(mount):
+            opened.keep(f"mounts[{index}]", _filled_tmpfs(f"mounts[{index}]", mount, opened.by_name["rootfs"]))
+            opened.directories.add(f"mounts[{index}]")
     for name in given.names:
         if name.startswith("device "):
             try:
                 opened.keep(name, mounts.clone_tree(Path(name.removeprefix("device ")), recursive=False))
             except OSError as error:
                 raise InvalidConfig("linux.devices", f"{name}: {os.strerror(error.errno or 0)}") from error
+
+
+def _filled_tmpfs(field: str, mount: Mount, rootfs: int) -> int:
+    try:
+        return filled_tmpfs(mount, rootfs)
+    except OSError as error:
+        raise InvalidConfig(f"{field}.options", f"tmpcopyup: {os.strerror(error.errno or 0)}") from error
 
 
 def _rootfs(path: Path, propagation: str) -> int:

@@ -20,7 +20,7 @@ class OciCommand:
     def __init__(self, folder: Path, layer: Path) -> None:
         self.root = folder / "state"
         self.folder = folder
-        self._layer = layer
+        self.layer = layer
 
     def bundle(self, name: str, *args: str, edit: Callable[[Config], object] | None = None) -> Path:
         folder = self.folder / f"bundle-{name}"
@@ -29,7 +29,7 @@ class OciCommand:
         config = json.loads((folder / "config.json").read_text())
         config["process"]["terminal"] = False
         config["process"]["args"] = list(args)
-        config["root"]["path"] = str(self._layer)
+        config["root"]["path"] = str(self.layer)
         config["linux"]["cgroupsPath"] = f"/pyswarm-oci-test-{os.getpid()}/{name}"
         if edit is not None:
             edit(config)
@@ -86,8 +86,7 @@ def oci_command(folder: Path, layer: Path) -> Iterator[OciCommand]:
         for name in command("list", "--quiet").split():
             command("delete", "--force", name)
         remove_cgroups(f"pyswarm-oci-test-{os.getpid()}")
-    left = [path.name for path in command.root.iterdir() if path.name != ".filters"] if command.root.exists() else []
-    assert left == []
+    assert {path.name for path in command.root.glob("*")} <= {".filters", ".lock"}
 
 
 def remove_cgroups(parent: str) -> None:

@@ -46,6 +46,8 @@ def config(path: str, value: Any) -> bytes:
     ("mounts", [{"destination": "/x"}], "mounts[0].type"),
     ("mounts", [{"destination": "/x", "type": "bind"}], "mounts[0].source"),
     ("mounts", [{"destination": "/x", "source": "/", "options": ["bind", "idmap"]}], "mounts[0].options"),
+    ("mounts", [{"destination": "/x", "source": "/", "options": ["bind", "copy-symlink"]}], "mounts[0].options"),
+    ("mounts", [{"destination": "/x", "source": "/", "options": ["bind", "tmpcopyup"]}], "mounts[0].options"),
     ("hooks", {"poststop": [{"path": "x"}]}, "hooks.poststop[0].path"),
     ("hooks", {"createRuntime": [{"path": "/x", "timeout": 0}]}, "hooks.createRuntime[0].timeout"),
     ("linux.namespaces", [{"type": "uts"}, {"type": "x"}], "linux.namespaces[1].type"),

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import socket
 import struct
 import subprocess
@@ -183,6 +184,43 @@ def test_options_of_mounts(oci: OciCommand, tmp_path: Path) -> None:
     assert "file" in lines
     assert Path("/etc/hostname").read_text().strip() in lines
     assert lines[-1] == "refused"
+
+
+def test_a_tmpfs_can_begin_with_what_the_rootfs_has_there(oci: OciCommand, tmp_path: Path) -> None:
+    rootfs = tmp_path / "rootfs"
+    shutil.copytree(oci.layer, rootfs, symlinks=True)
+    place = rootfs / "var/data"
+    (place / "inner").mkdir(parents=True)
+    (place / "inner/file").write_text("content")
+    os.chown(place / "inner/file", 7, 8)
+    (place / "inner/file").chmod(0o4755)
+    (place / "link").symlink_to("/etc/shadow")
+    os.mkfifo(place / "fifo", 0o640)
+    place.chmod(0o2711)
+    os.utime(place / "inner/file", (1, 2))
+    # A link in the way leads to a place in the rootfs, never to one of the machine.
+    (rootfs / "data").symlink_to("/var/data")
+
+    def edit(config: Config) -> None:
+        config["root"]["path"] = str(rootfs)
+        for path, more in (("/data", ["ro"]), ("/missing/place", []), ("/var/data/inner", ["mode=0700"])):
+            options = ["nosuid", "size=1m", "tmpcopyup", *more]
+            config["mounts"].append({"destination": path, "type": "tmpfs", "source": "tmpfs", "options": options})
+
+    out = oci.output(
+        "a",
+        "cd /var/data; stat -c '%n %a %u:%g %F' . inner/file link fifo; cat inner/file; readlink link;"
+        "stat -c %Y inner/file;"
+        "touch x || echo refused; stat -c %a inner; ls /missing/place; touch inner/x",
+        edit,
+    ).splitlines()
+    assert out[:5] == [
+        ". 2711 0:0 directory", "inner/file 4755 7:8 regular file", "link 777 0:0 symbolic link", "fifo 640 0:0 fifo",
+        "content/etc/shadow",
+    ]  # fmt: skip
+    assert out[5:] == ["2", "refused", "700"]
+    assert not (place / "x").exists()
+    assert not (place / "inner/x").exists()
 
 
 @pytest.mark.parametrize(("propagation", "shown"), [

@@ -5,6 +5,8 @@ import os
 import select
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -117,14 +119,18 @@ def test_a_failed_create_names_the_field_and_leaves_nothing(oci: OciCommand) -> 
     assert not (oci.root / "a").exists()
 
 
-def test_a_killed_creator_leaves_no_process(oci: OciCommand, tmp_path: Path) -> None:
-    # The hook tells that the child is there and waits; then the creator dies.
-    told = tmp_path / "told"
+@contextmanager
+def hanging_creator(oci: OciCommand, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Yield a `create` of `a` that has come as far as its first hook; at the end it is killed."""
+    told, poststop = tmp_path / "told", tmp_path / "poststop"
     os.mkfifo(told)
 
     def hang(config: Config) -> None:
         script = f"cat > /dev/null; echo here > {told}; sleep 1000"
-        config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+        config["hooks"] = {
+            "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}],
+            "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"cat > {poststop}"]}],
+        }
 
     bundle = oci.bundle("a", "/bin/true", edit=hang)
     command = [str(PROGRAM), "--root", str(oci.root), "create", "--bundle", str(bundle), "a"]
@@ -133,16 +139,57 @@ def test_a_killed_creator_leaves_no_process(oci: OciCommand, tmp_path: Path) -> 
     children = Path(f"/proc/{creator.pid}/task/{creator.pid}/children").read_text().split()
     watched = [os.pidfd_open(int(pid)) for pid in children]
     assert len(watched) == 2
-    creator.kill()
-    creator.wait()
-    os.killpg(creator.pid, signal.SIGKILL)  # the hook, which is no business of ours
-    for pidfd in watched:
-        _wait(pidfd)
-    for folder in Path("/sys/fs/cgroup").glob(f"*/pyswarm-oci-test-{os.getpid()}/a"):
-        folder.rmdir()
-    for path in (oci.root / "a").iterdir():
-        path.unlink()
-    (oci.root / "a").rmdir()
+    try:
+        yield creator
+    finally:
+        creator.kill()
+        creator.wait()
+        os.killpg(creator.pid, signal.SIGKILL)  # the hook, which is no business of ours
+        for pidfd in watched:
+            _wait(pidfd)
+
+
+def _is_left(oci: OciCommand) -> bool:
+    cgroups = list(Path("/sys/fs/cgroup").glob(f"*/pyswarm-oci-test-{os.getpid()}/a"))
+    assert bool(cgroups) == (oci.root / "a").exists()
+    return bool(cgroups)
+
+
+@pytest.mark.parametrize("words", [("delete", "a"), ("delete", "--force", "a")], ids=" ".join)
+def test_what_a_killed_creator_left_can_be_deleted(oci: OciCommand, tmp_path: Path, words: tuple[str, ...]) -> None:
+    with hanging_creator(oci, tmp_path):
+        pass
+    assert (oci("list", "--quiet"), _is_left(oci)) == ("", True)
+    oci(*words)
+    assert not _is_left(oci)
+    # Its hooks had begun: what they made is undone.
+    assert json.loads((tmp_path / "poststop").read_text())["status"] == "stopped"
+
+
+def test_what_a_killed_creator_left_gives_way_to_the_next(oci: OciCommand, tmp_path: Path) -> None:
+    with hanging_creator(oci, tmp_path):
+        pass
+    oci("run", "--bundle", str(oci.bundle("b", "/bin/true")), "a")
+    assert not _is_left(oci)
+
+
+def test_a_creator_that_lives_is_left_alone(oci: OciCommand, tmp_path: Path) -> None:
+    with hanging_creator(oci, tmp_path) as creator:
+        assert "already exists" in oci.attempt("create", "--bundle", str(oci.bundle("b", "/bin/true")), "a").stderr
+        assert "does not exist" in oci.attempt("delete", "a").stderr
+        oci("delete", "--force", "a")
+        assert (_is_left(oci), creator.poll(), oci("list", "--quiet")) == (True, None, "")
+    oci("delete", "a")
+
+
+def test_a_process_that_waits_is_no_more_when_what_its_creator_left_is_deleted(oci: OciCommand) -> None:
+    oci.create("a", "/bin/true")
+    waiting = os.pidfd_open(oci.state("a")["pid"])
+    # As if it had been killed between the two.
+    (oci.root / "a/state.json").unlink()
+    oci("delete", "a")
+    _wait(waiting)
+    assert not _is_left(oci)
 
 
 def test_descriptors_are_passed_on_when_wanted_and_none_else(oci: OciCommand, tmp_path: Path) -> None:
