@@ -33,6 +33,9 @@ def check_ports(seen: Snapshot, spec: ServiceSpec, service_id: str) -> None:
 
 def allocate_ports(seen: Snapshot, spec: ServiceSpec, service: Service | None) -> tuple[PortConfig, ...]:
     """Return the spec's ports with every published port filled in; a service keeps those it was given before."""
+    if not spec.endpoint_spec.ports:
+        # Most services publish none: nothing to walk over all the others for.
+        return ()
     check_ports(seen, spec, service.id if service is not None else "")
     own = {(p.target_port, p.protocol): p.published_port for p in (service.ports if service is not None else ())}
     used = {(taken.published_port, taken.protocol) for _, taken in _taken(seen, "")}

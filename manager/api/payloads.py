@@ -10,7 +10,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from pyswarm.manager.api.selection import find_configs, find_secrets, one_config, one_secret
-from pyswarm.manager.orchestrator.secrets import create_payload, newest_version, relabel_payload, remove_payload
+from pyswarm.manager.orchestrator.secrets import (
+    create_payload,
+    newest_config,
+    newest_secret,
+    relabel_payload,
+    remove_payload,
+)
 from pyswarm.manager.orchestrator.versions import Rotation, prune_payloads, rotate_payload
 from pyswarm.manager.raft.port import Consensus
 from pyswarm.manager.store.changes import Create, Plan
@@ -142,5 +148,5 @@ def _one_payload(seen: Snapshot, kind: str, name: str) -> Secret | Config:
     """Return the secret or config of this id, id prefix or name, of which only later versions may be left."""
     _check_kind(kind)
     if kind == "secret":
-        return newest_version(seen.secrets(), name) or one_secret(seen, name)
-    return newest_version(seen.configs(), name) or one_config(seen, name)
+        return newest_secret(seen, name) or one_secret(seen, name)
+    return newest_config(seen, name) or one_config(seen, name)

@@ -4,8 +4,7 @@ What a secret or config holds never changes, only its labels do; one that a serv
 controlapi/secret.go, config.go). A service may name them by name: the ids are filled in here, when it is written.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -13,36 +12,32 @@ from pyswarm.manager.orchestrator.slots import NewId
 from pyswarm.manager.store.changes import Change, Create, Delete, Expect, Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfSequence
-from pyswarm.proto.model.objects import Config, Secret, Service
+from pyswarm.proto.model.objects import VERSION_LABEL, VERSION_OF_LABEL, Config, Secret, Service
 from pyswarm.proto.model.spec import ConfigReference, ConfigSpec, FileTarget, SecretReference, SecretSpec, ServiceSpec
 
 Payload = Secret | Config
-P = TypeVar("P", Secret, Config)
-R = TypeVar("R", SecretReference, ConfigReference)
 
 
 def kind_of_payload(spec: SecretSpec | ConfigSpec) -> str:
     return "secret" if isinstance(spec, SecretSpec) else "config"
 
 
-VERSION_OF_LABEL = "pyswarm.version-of"
-VERSION_LABEL = "pyswarm.version"
-"""What a version of a secret or config is of, and its number. The first one has neither."""
+def secret_versions(seen: Snapshot, name: str) -> tuple[Secret, ...]:
+    """Return all versions of the secret called `name`, the oldest first; a version's own name means it alone."""
+    return tuple(sorted(seen.secrets_called(name), key=version_number))
 
 
-def versions_of(everything: Iterable[P], name: str) -> tuple[P, ...]:
-    """Return all versions of what is called `name`, the oldest first; a version's own name means it alone."""
-    key = name.casefold()
-    family = [p for p in everything if key in (p.spec.name.casefold(), _base(p).casefold())]
-    return tuple(sorted(family, key=version_number))
+def config_versions(seen: Snapshot, name: str) -> tuple[Config, ...]:
+    """As `secret_versions`, of a config."""
+    return tuple(sorted(seen.configs_called(name), key=version_number))
 
 
-def newest_version(everything: Iterable[P], name: str) -> P | None:
-    return next(reversed(versions_of(everything, name)), None)
+def newest_secret(seen: Snapshot, name: str) -> Secret | None:
+    return next(reversed(secret_versions(seen, name)), None)
 
 
-def _base(payload: Payload) -> str:
-    return payload.spec.labels.get(VERSION_OF_LABEL, payload.spec.name)
+def newest_config(seen: Snapshot, name: str) -> Config | None:
+    return next(reversed(config_versions(seen, name)), None)
 
 
 def version_number(payload: Payload) -> int:
@@ -143,7 +138,7 @@ def guarded(seen: Snapshot, changes: Sequence[Change]) -> tuple[Change, ...]:
 
 def _resolved_secret(seen: Snapshot, service: str, reference: SecretReference) -> SecretReference:
     # A name means its newest version, an id the very one.
-    by_name = newest_version(seen.secrets(), reference.secret_name) if not reference.secret_id else None
+    by_name = newest_secret(seen, reference.secret_name) if not reference.secret_id else None
     found = seen.secret(reference.secret_id) if reference.secret_id else by_name
     if found is None:
         raise _unknown(service, "secret", reference.secret_name or reference.secret_id)
@@ -152,7 +147,7 @@ def _resolved_secret(seen: Snapshot, service: str, reference: SecretReference) -
 
 
 def _resolved_config(seen: Snapshot, service: str, reference: ConfigReference) -> ConfigReference:
-    by_name = newest_version(seen.configs(), reference.config_name) if not reference.config_id else None
+    by_name = newest_config(seen, reference.config_name) if not reference.config_id else None
     found = seen.config(reference.config_id) if reference.config_id else by_name
     if found is None:
         raise _unknown(service, "config", reference.config_name or reference.config_id)
@@ -185,8 +180,8 @@ def _refuse_shared_paths(service: str, paths: Sequence[str], targets: Sequence[s
 
 def _newest(seen: Snapshot, spec: SecretSpec | ConfigSpec) -> Payload | None:
     if isinstance(spec, SecretSpec):
-        return newest_version(seen.secrets(), spec.name)
-    return newest_version(seen.configs(), spec.name)
+        return newest_secret(seen, spec.name)
+    return newest_config(seen, spec.name)
 
 
 def _version_labels(payload: Payload) -> dict[str, str]:

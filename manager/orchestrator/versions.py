@@ -11,19 +11,18 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pyswarm.manager.orchestrator.secrets import (
-    VERSION_LABEL,
-    VERSION_OF_LABEL,
     Payload,
+    config_versions,
     guarded,
     kind_of_payload,
+    secret_versions,
     version_number,
-    versions_of,
 )
 from pyswarm.manager.orchestrator.services import changed_service
 from pyswarm.manager.orchestrator.slots import NewId
 from pyswarm.manager.store.changes import Change, Create, Delete, Plan
 from pyswarm.manager.store.snapshot import Snapshot
-from pyswarm.proto.model.objects import Config, Revision, Secret, Service
+from pyswarm.proto.model.objects import VERSION_LABEL, VERSION_OF_LABEL, Config, Revision, Secret, Service
 from pyswarm.proto.model.spec import ConfigReference, ContainerSpec, FileTarget, SecretReference, ServiceSpec
 
 
@@ -74,8 +73,8 @@ def _is_old(seen: Snapshot, payload: Payload) -> bool:
 def _family(seen: Snapshot, payload: Payload) -> tuple[Payload, ...]:
     base = payload.spec.labels.get(VERSION_OF_LABEL, payload.spec.name)
     if isinstance(payload, Secret):
-        return versions_of(seen.secrets(), base)
-    return versions_of(seen.configs(), base)
+        return secret_versions(seen, base)
+    return config_versions(seen, base)
 
 
 def _deletes(payloads: Iterable[Payload]) -> tuple[Change, ...]:

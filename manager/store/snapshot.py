@@ -96,6 +96,10 @@ class Snapshot:
         id = self.tables.secret_ids.get(name_key(name))
         return self.tables.secrets.get(id) if id is not None else None
 
+    def secrets_called(self, name: str) -> tuple[Secret, ...]:
+        """Return the secret of this name and the versions of what is (or was) called so, by id."""
+        return _called(name_key(name), self.tables.secrets, self.tables.secret_ids, self.tables.secret_versions)
+
     def config(self, id: str) -> Config | None:
         return self.tables.configs.get(id)
 
@@ -107,6 +111,10 @@ class Snapshot:
         """Return the config of exactly this name; case does not count."""
         id = self.tables.config_ids.get(name_key(name))
         return self.tables.configs.get(id) if id is not None else None
+
+    def configs_called(self, name: str) -> tuple[Config, ...]:
+        """Return the config of this name and the versions of what is (or was) called so, by id."""
+        return _called(name_key(name), self.tables.configs, self.tables.config_ids, self.tables.config_versions)
 
     def stack(self, name: str) -> Stack | None:
         return self.tables.stacks.get(name)
@@ -183,6 +191,13 @@ class Snapshot:
 
     def __repr__(self) -> str:
         return f"<Snapshot version={self.version} nodes={self.count('node')} tasks={self.count('task')}>"
+
+
+def _called(key: str, objects: Map[str, T], ids: Map[str, str], versions: Map[str, Group]) -> tuple[T, ...]:
+    found = set(versions.get(key, ()))
+    if (named := ids.get(key)) is not None:
+        found.add(named)
+    return tuple([objects[id] for id in sorted(found)])
 
 
 def _by_id(objects: Map[str, T]) -> Iterator[T]:

@@ -12,7 +12,18 @@ from msgspec.structs import replace
 
 from pyswarm.manager.store.changes import Kind
 from pyswarm.manager.store.groups import Group, GroupsDraft
-from pyswarm.proto.model.objects import Cluster, Config, Node, Object, Revision, Secret, Service, Stack, Task
+from pyswarm.proto.model.objects import (
+    VERSION_OF_LABEL,
+    Cluster,
+    Config,
+    Node,
+    Object,
+    Revision,
+    Secret,
+    Service,
+    Stack,
+    Task,
+)
 
 _KINDS: dict[type[Object], Kind] = {
     Cluster: "cluster",
@@ -40,7 +51,10 @@ def name_key(name: str) -> str:
 
 
 class Tables(NamedTuple):
-    """Objects by id; ids of tasks and revisions by what they belong to, and of what has a name by its name key."""
+    """Objects by id; ids of tasks and revisions by what they belong to, and of what has a name by its name key.
+
+    Ids of later versions of secrets and configs are also found by the name key of what they are versions of.
+    """
 
     clusters: Map[str, Cluster] = Map()
     nodes: Map[str, Node] = Map()
@@ -55,6 +69,8 @@ class Tables(NamedTuple):
     configs: Map[str, Config] = Map()
     secret_ids: Map[str, str] = Map()
     config_ids: Map[str, str] = Map()
+    secret_versions: Map[str, Group] = Map()
+    config_versions: Map[str, Group] = Map()
     stacks: Map[str, Stack] = Map()
 
     def ids_of(self, kind: Kind) -> Map[str, str] | None:
@@ -100,6 +116,8 @@ class Draft:
         self._configs = base.configs.mutate()
         self._secret_ids = base.secret_ids.mutate()
         self._config_ids = base.config_ids.mutate()
+        self._secret_versions = GroupsDraft(base.secret_versions)
+        self._config_versions = GroupsDraft(base.config_versions)
         self._stacks = base.stacks.mutate()
 
     def put(self, object: Object, old: Object | None) -> None:
@@ -125,9 +143,11 @@ class Draft:
         elif isinstance(object, Secret):
             self._secrets[object.id] = object
             _rename(self._secret_ids, old, object)
+            self._secret_versions.move(object.id, _version_key(old), _version_key(object))
         elif isinstance(object, Config):
             self._configs[object.id] = object
             _rename(self._config_ids, old, object)
+            self._config_versions.move(object.id, _version_key(old), _version_key(object))
         elif isinstance(object, Stack):
             self._stacks[object.id] = object
         else:
@@ -150,9 +170,11 @@ class Draft:
         elif isinstance(old, Secret):
             del self._secrets[old.id]
             _rename(self._secret_ids, old, None)
+            self._secret_versions.move(old.id, _version_key(old), "")
         elif isinstance(old, Config):
             del self._configs[old.id]
             _rename(self._config_ids, old, None)
+            self._config_versions.move(old.id, _version_key(old), "")
         elif isinstance(old, Stack):
             del self._stacks[old.id]
         else:
@@ -180,8 +202,16 @@ class Draft:
             self._configs.finish(),
             self._secret_ids.finish(),
             self._config_ids.finish(),
+            self._secret_versions.freeze(),
+            self._config_versions.freeze(),
             self._stacks.finish(),
         )
+
+
+def _version_key(object: Object | None) -> str:
+    """Return the name key of what this is a version of, "" for what is no version of anything."""
+    labels = object.spec.labels if isinstance(object, Secret | Config) else {}
+    return name_key(labels.get(VERSION_OF_LABEL, ""))
 
 
 def _rename(ids: MapMutation[str, str], old: Object | None, new: Named | None) -> None:

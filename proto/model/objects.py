@@ -23,6 +23,10 @@ from pyswarm.proto.model.states import JobState, NodeState, Reachability, Role, 
 STACK_LABEL = "com.docker.stack.namespace"
 """Service label naming the stack it belongs to (Docker's own, so that existing tooling reads it)."""
 
+VERSION_OF_LABEL = "pyswarm.version-of"
+VERSION_LABEL = "pyswarm.version"
+"""What a version of a secret or config is of, and its number. The first one has neither."""
+
 
 class UpdateStatus(Struct, frozen=True, omit_defaults=True, gc=False):
     state: UpdateState = UpdateState.UNSET

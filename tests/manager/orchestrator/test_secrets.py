@@ -1,5 +1,7 @@
 """Secrets and configs: their names, their uses, and that what they hold never changes."""
 
+from collections.abc import Iterator
+
 import pytest
 from lib.builders import a_service_spec
 from lib.world import World
@@ -8,8 +10,9 @@ from pyswarm.manager.orchestrator import services, stacks
 from pyswarm.manager.orchestrator.secrets import create_payload, relabel_payload, remove_payload
 from pyswarm.manager.store.changes import Expect
 from pyswarm.manager.store.conflict import Conflict
+from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfSequence
-from pyswarm.proto.model.objects import STACK_LABEL, Config, Secret
+from pyswarm.proto.model.objects import STACK_LABEL, Config, Secret, Service
 from pyswarm.proto.model.spec import (
     ConfigReference,
     ConfigSpec,
@@ -50,6 +53,28 @@ def using(*references: SecretReference | ConfigReference, name: str = "web", **m
         **more,  # type: ignore[arg-type]
     )
     return a_service_spec(name, container=container)
+
+
+class NoWalk(Snapshot):
+    """A view of so many objects that nobody may walk over them."""
+
+    def secrets(self) -> Iterator[Secret]:
+        raise AssertionError("every secret was looked at")
+
+    def configs(self) -> Iterator[Config]:
+        raise AssertionError("every config was looked at")
+
+    def services(self) -> Iterator[Service]:
+        raise AssertionError("every service was looked at")
+
+
+def test_what_is_created_is_decided_without_a_look_at_all_others(world: World):
+    """Many writes come on one stream, and are decided between two heartbeats of the leader."""
+    seen = NoWalk(world.seen.tables, world.seen.version)
+    for spec in (SecretSpec("other", {}, b""), ConfigSpec("other", {}, b"")):
+        assert create_payload(seen, spec, new_id=world.new_id).changes
+    spec = using(SecretReference(secret_name="key"), ConfigReference(config_name="site"))
+    assert services.create_service(seen, spec, new_id=world.new_id).changes
 
 
 def test_names_are_unique_among_their_kind_whatever_their_case(world: World):

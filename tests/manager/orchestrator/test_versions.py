@@ -5,7 +5,7 @@ from lib.builders import a_service_spec
 from lib.world import World
 from msgspec.structs import replace
 
-from pyswarm.manager.orchestrator.secrets import create_payload, newest_version, remove_payload
+from pyswarm.manager.orchestrator.secrets import create_payload, newest_config, newest_secret, remove_payload
 from pyswarm.manager.orchestrator.services import update_service
 from pyswarm.manager.orchestrator.stacks import apply_stack
 from pyswarm.manager.orchestrator.versions import Rotation, prune_payloads, rotate_payload
@@ -29,7 +29,7 @@ def world() -> World:
 
 
 def rotate(world: World, data: bytes, name: str = "key") -> Rotation:
-    payload = newest_version(world.seen.secrets(), name) or newest_version(world.seen.configs(), name)
+    payload = newest_secret(world.seen, name) or newest_config(world.seen, name)
     assert payload is not None
     plan, rotation = rotate_payload(world.seen, payload, data, new_id=world.new_id)
     world.apply(plan.changes)
@@ -138,7 +138,7 @@ def test_a_stack_is_deployed_again_with_the_newest_version_of_its_secret(world: 
 
 def test_what_a_version_is_used_by_keeps_it_from_being_removed(world: World):
     rotate(world, b"2")
-    secret = newest_version(world.seen.secrets(), "key")
+    secret = newest_secret(world.seen, "key")
     assert isinstance(secret, Secret)
     with pytest.raises(Exception, match="in use by the following services: api, web"):
         remove_payload(world.seen, secret)

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from pyswarm.manager.store.changes import Change, Create, Delete, Expect, Update
 from pyswarm.manager.store.conflict import Conflict, InvalidChanges
 from pyswarm.manager.store.snapshot import Snapshot
-from pyswarm.proto.model.objects import Object, Service, Task
+from pyswarm.proto.model.objects import VERSION_OF_LABEL, Config, Object, Service, Task
+from pyswarm.proto.model.spec import ConfigSpec
 from pyswarm.proto.model.states import TaskState
 
 
@@ -74,6 +75,25 @@ def test_names_are_found_whatever_their_case_and_follow_renames_and_deletes() ->
     assert seen.with_changes([Delete("service", "s1")], version=2).service_by_name("web") is None
     renamed = seen.with_changes([Update(a_service("s1", name="api"))], version=2)
     assert (renamed.service_by_name("web"), renamed.service_by_name("api")) == (None, renamed.service("s1"))
+
+
+def a_config(id: str, name: str, version_of: str = "") -> Config:
+    labels = {VERSION_OF_LABEL: version_of} if version_of else {}
+    return Config(id=id, version=1, spec=ConfigSpec(name=name, labels=labels))
+
+
+def test_versions_of_a_config_are_found_by_what_they_are_versions_of() -> None:
+    first, second, third = a_config("c2", "Site"), a_config("c3", "site.2", "Site"), a_config("c1", "site.3", "site")
+    seen = Snapshot.of(first, second, third, a_config("c9", "other"))
+    assert ids(seen.configs_called("SITE")) == ["c1", "c2", "c3"]
+    assert ids(seen.configs_called("site.2")) == ["c3"]
+    assert (seen.configs_called("nobody"), seen.secrets_called("site")) == ((), ())
+
+    changes = [Delete("config", "c2", 1), Update(replace(second, spec=replace(second.spec, labels={})))]
+    after = seen.with_changes(changes, version=2)
+    assert ids(after.configs_called("site")) == ["c1"]
+    assert ids(after.configs_called("site.2")) == ["c3"]
+    assert after.with_changes([Delete("config", "c1")], version=3).configs_called("site") == ()
 
 
 REFUSED: dict[str, tuple[list[Change], str, int, int]] = {
