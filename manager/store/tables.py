@@ -210,8 +210,8 @@ class Draft:
 
 def _version_key(object: Object | None) -> str:
     """Return the name key of what this is a version of, "" for what is no version of anything."""
-    labels = object.spec.labels if isinstance(object, Secret | Config) else {}
-    return name_key(labels.get(VERSION_OF_LABEL, ""))
+    base = object.spec.labels.get(VERSION_OF_LABEL) if isinstance(object, Secret | Config) else None
+    return name_key(base) if base else ""
 
 
 def _rename(ids: MapMutation[str, str], old: Object | None, new: Named | None) -> None:

@@ -19,6 +19,7 @@ from pyswarm.manager.store.apply import Applied, Entry, Forgotten, Outcome, Refu
 from pyswarm.manager.store.batch import ENTRY_BYTES_MAX, BatchOutcome, EntryTooLarge, Overtaken, parts
 from pyswarm.manager.store.changes import Change, Create, Plan, Update
 from pyswarm.manager.store.conflict import Conflict, InvalidChanges
+from pyswarm.manager.store.departures import Departures
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Store
 from pyswarm.proto.backoff import Backoff
@@ -55,6 +56,7 @@ class Writer:
         # Ordered by number, because numbers only grow: the first is the lowest not settled.
         self._in_flight: dict[int, None] = {}
         self._turns = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._departures = Departures()
 
     async def write(self, changes: Sequence[Change], *, timeout_seconds: float = 10.0) -> int:
         """Commit `changes`, all or none, and return the version they made; the local view contains them then.
@@ -73,14 +75,7 @@ class Writer:
         now = self._clock.now()
         stamped = tuple(_stamped(change, now) for change in changes)
         deadline = asyncio.get_running_loop().time() + timeout_seconds
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._turns.acquire()
-        except TimeoutError as error:
-            raise Unavailable(
-                f"{MAX_IN_FLIGHT} writes were under way for {timeout_seconds:g} s",
-                remedy="The managers are overloaded or have lost their quorum: try again later.",
-            ) from error
+        await self._take_turn(deadline)
         self._sequence += 1
         sequence = self._sequence
         self._in_flight[sequence] = None
@@ -90,6 +85,20 @@ class Writer:
             del self._in_flight[sequence]
             self._turns.release()
         return _version_or_raise(outcome)
+
+    async def _take_turn(self, deadline: float) -> None:
+        if not self._turns.locked():
+            # A timeout is as dear as all else that is done here: none where nothing is waited for.
+            await self._turns.acquire()
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{MAX_IN_FLIGHT} writes were under way until the time was up",
+                remedy="The managers are overloaded or have lost their quorum: try again later.",
+            ) from error
 
     async def write_batch(self, changes: Sequence[Change], *, timeout_seconds: float = 10.0) -> BatchOutcome:
         """Commit `changes` in as many entries as they need, side by side; each part takes effect or not by itself.
@@ -166,14 +175,8 @@ class Writer:
         time = asyncio.get_running_loop().time
         may_be_committed = False
         for attempt in count():
-            # Encoded afresh: writes before this one may have been settled meanwhile.
-            entry = Entry(self._client_id, sequence, next(iter(self._in_flight)), changes)
-            payload = encode_entry(entry)
-            if len(payload) > ENTRY_BYTES_MAX:
-                raise EntryTooLarge(changes=len(changes), size=len(payload))
             try:
-                _, result = await self._consensus.propose(payload, timeout_seconds=max(0.0, deadline - time()))
-                return decode_outcome(result)
+                return await self._propose(sequence, changes, deadline)
             except OutcomeUnknown as unknown:
                 may_be_committed = True
                 failure: Unavailable | NotLeader = unknown
@@ -192,6 +195,26 @@ class Writer:
                 return outcome
             raise OutcomeUnknown(_UNKNOWN) from failure
         raise AssertionError("unreachable: the loop ends by return or raise")
+
+    async def _propose(self, sequence: int, changes: tuple[Change, ...], deadline: float) -> Outcome:
+        """Propose once, together with other writes that wait."""
+        try:
+            await self._departures.enter(deadline)
+        except TimeoutError as error:
+            raise Unavailable(
+                "writes before this one were under way until the time was up; it was not proposed",
+                remedy="The managers are overloaded or have lost their quorum: try again later.",
+            ) from error
+        try:
+            # Encoded afresh each time: writes before this one may have been settled meanwhile.
+            payload = encode_entry(Entry(self._client_id, sequence, next(iter(self._in_flight)), changes))
+            if len(payload) > ENTRY_BYTES_MAX:
+                raise EntryTooLarge(changes=len(changes), size=len(payload))
+            timeout_seconds = max(0.0, deadline - asyncio.get_running_loop().time())
+            _, result = await self._consensus.propose(payload, timeout_seconds=timeout_seconds)
+            return decode_outcome(result)
+        finally:
+            self._departures.leave()
 
     async def _leads_again(self, deadline: float) -> bool:
         """Wait until it is clear who leads; return whether this manager does, with time left to propose again."""

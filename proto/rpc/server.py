@@ -73,13 +73,22 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._cluster_id = cluster_id
         self._is_blacklisted = is_blacklisted
         self._clock = clock
+        # Behind each method stands the same handler at nearly every call: wrapped once, by method.
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         method: str = details.method
         handler = await continuation(details)
         if handler is None:
-            handler = _UNKNOWN_METHOD
+            # Not kept: strangers may ask for any number of names.
+            return self._behind_gate(method, _UNKNOWN_METHOD)
+        before, wrapped = self._wrapped.get(method, (None, None))
+        if before is not handler:
+            wrapped = self._behind_gate(method, handler)
+            self._wrapped[method] = (handler, wrapped)
+        return wrapped
 
+    def _behind_gate(self, method: str, handler: Any) -> Any:
         async def before(context: Any) -> None:
             set_caller(self._admit(method, context))
 
