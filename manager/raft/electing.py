@@ -20,6 +20,7 @@ class Electing:
         self._elections = Elections(
             own_id=exchange.own_id,
             election_seconds=exchange.settings.election_seconds,
+            heartbeat_seconds=exchange.settings.heartbeat_seconds,
             now=exchange.now,
             uniform=entropy.uniform,
             rules=exchange.rules,
@@ -28,6 +29,11 @@ class Electing:
     def leader_heard(self) -> None:
         self._elections.leader_heard(self._exchange.now)
         self._exchange.may_stand = False
+
+    def link_lost(self, raft_id: str) -> None:
+        leader = self._exchange.core.believed_leader
+        if leader is not None and leader.id == raft_id:
+            self._elections.leader_vanished(self._exchange.now)
 
     def knows_leader(self, now: float) -> bool:
         return self._elections.knows_leader(now)
@@ -56,7 +62,13 @@ class Electing:
             self._stand()
 
     def _stand(self) -> None:
-        """Let the core stand: its own time is up, it only waits for a connection."""
+        """Let the core stand: its own time is up, it only waits for a connection.
+
+        It is not when the leader has vanished: then the core is told to take over, which makes it stand at once.
+        """
+        leader = self._exchange.core.believed_leader
+        if leader is not None and self._elections.doubts_leader:
+            self._exchange.deliver(leader, {"type": "timeout_now", "term": self._exchange.term})
         self._exchange.may_stand = True
         self._exchange.show_linked()
 

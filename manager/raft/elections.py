@@ -1,15 +1,22 @@
 """When this member may stand for election, and whose votes count (pure, given the time and random draws).
 
+Whoever hears no leader for long enough stands; much sooner when the stream to the leader has ended, as it does at once
+when a leader's process dies and its machine lives. A leader that lives is heard again before that time is up.
+
 Three rules the core does not have. Pre-vote: nobody stands before a majority has said that it would vote for it,
 so a member that was cut off does not depose the leader when it returns. Stickiness: whoever heard a leader within
 the shorter election timeout does not take part in deposing it. A vote counts once, however often it arrives.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from pyswarm.manager.raft.rules import ALL_RULES, Rules
 
 Uniform = Callable[[float, float], float]
+
+DOUBT_HEARTBEATS: Final = (1.5, 3.0)
+"""How long a member that lost the stream to its leader waits for a sign of life, in heartbeats: a random time between."""
 
 
 class Elections:
@@ -18,6 +25,7 @@ class Elections:
         *,
         own_id: str,
         election_seconds: tuple[float, float],
+        heartbeat_seconds: float,
         now: float,
         uniform: Uniform,
         rules: Rules = ALL_RULES,
@@ -25,8 +33,11 @@ class Elections:
         self._rules = rules
         self._own_id = own_id
         self._low, self._high = election_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._uniform = uniform
         self._leader_heard_at = float("-inf")
+        self.doubts_leader = False
+        """The stream to the leader has ended, and nothing was heard of it since."""
         self._patience = 0.0
         self._deadline = 0.0
         self._canvass_term = 0
@@ -44,6 +55,7 @@ class Elections:
 
     def leader_heard(self, now: float) -> None:
         self._leader_heard_at = now
+        self.doubts_leader = False
         self._canvass_term = 0
         # The same time as before: it was drawn for this leadership, and drawing costs more than all else here.
         self._deadline = now + self._patience
@@ -52,12 +64,23 @@ class Elections:
         """The leader said itself that it hands over."""
         self._leader_heard_at = float("-inf")
 
+    def leader_vanished(self, now: float) -> None:
+        """The stream to the leader has ended: it may be dead, and should be deposed soon if it is."""
+        self.doubts_leader = True
+        self.hasten(now)
+
+    def hasten(self, now: float) -> None:
+        """Wait no longer than for a few more heartbeats before standing."""
+        low, high = DOUBT_HEARTBEATS
+        doubt = self._uniform(low * self._heartbeat_seconds, high * self._heartbeat_seconds)
+        self._deadline = min(self._deadline, now + doubt)
+
     def is_due(self, now: float) -> bool:
         return now >= self._deadline
 
     def is_sticky(self, now: float) -> bool:
         """Whether a leader was heard so lately that nobody should be helped to depose it."""
-        return self._rules.sticky_leader and now - self._leader_heard_at < self._low
+        return self._rules.sticky_leader and not self.doubts_leader and now - self._leader_heard_at < self._low
 
     def knows_leader(self, now: float) -> bool:
         """Whether a leader was heard within the longer election timeout (twice, to bridge an election)."""

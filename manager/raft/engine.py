@@ -557,7 +557,7 @@ class RaftEngine:
         self.wake()
 
     def link_down(self, raft_id: str) -> None:
-        self._guard.link_down(raft_id)
+        self._guard.link_down(raft_id, self._clock.monotonic())
         self.wake()
 
     def told_removed(self, by: Member) -> None:

@@ -165,7 +165,9 @@ class Guard(Transport):  # type: ignore[misc]
         self._exchange.linked.add(raft_id)
         self._exchange.show(raft_id)
 
-    def link_down(self, raft_id: str) -> None:
+    def link_down(self, raft_id: str, now: float) -> None:
+        self._exchange.now = now
+        self._electing.link_lost(raft_id)
         self._exchange.linked.discard(raft_id)
         self._exchange.hide(raft_id)
         if raft_id in self._exchange.progress:

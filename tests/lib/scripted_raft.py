@@ -169,7 +169,7 @@ class ScriptedMember:
 
     def drop_peer(self, raft_id: str) -> None:
         self.dropped.append(raft_id)
-        self.guard.link_down(raft_id)
+        self.guard.link_down(raft_id, self.now)
 
     def is_voter(self) -> bool:
         return True

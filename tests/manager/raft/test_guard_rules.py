@@ -204,6 +204,49 @@ def test_who_is_told_to_take_over_stands_at_once_and_says_why(member: Make) -> N
     assert ("c", VoteRequest(2, 1, 0, is_transfer=True)) in a.take()
 
 
+def test_a_leader_whose_stream_ends_and_who_stays_silent_is_deposed_within_a_few_heartbeats(member: Make) -> None:
+    a = member()
+    a.hear("b", Heartbeat(1, 1))
+    a.sync()
+    a.guard.link_down("b", a.now)
+    a.take()
+    a.wait(0.1)
+    assert not a.take(), "one that lives is heard again within a heartbeat"
+    a.wait(0.2)
+    assert ("c", PreVoteRequest(2, 1, 0)) in a.take()
+    a.hear("c", PreVote(2, is_granted=True))
+    a.tick()
+    a.sync()
+    assert ("c", VoteRequest(2, 1, 0)) in a.take()
+
+
+def test_a_leader_whose_stream_ends_and_who_is_heard_again_keeps_its_followers(member: Make) -> None:
+    a = member()
+    a.hear("b", Heartbeat(1, 1))
+    a.sync()
+    a.guard.link_down("b", a.now)
+    a.wait(0.1)
+    a.hear("b", Heartbeat(1, 2))
+    a.sync()
+    a.take()
+    a.wait(0.29)
+    a.hear("c", PreVoteRequest(9, 99, 9))
+    a.sync()
+    assert a.take() == [("c", PreVote(9, is_granted=False))]
+
+
+def test_who_lost_the_stream_to_its_leader_helps_to_depose_it_and_who_lost_another_does_not(member: Make) -> None:
+    a = member("bcd")
+    a.hear("b", Heartbeat(1, 1))
+    a.sync()
+    a.guard.link_down("d", a.now)
+    a.take()
+    a.hear("c", PreVoteRequest(9, 99, 9))
+    a.guard.link_down("b", a.now)
+    a.hear("c", PreVoteRequest(9, 99, 9))
+    assert a.take() == [("c", PreVote(9, is_granted=False)), ("c", PreVote(9, is_granted=True))]
+
+
 def test_a_shorter_log_gets_no_promise(member: Make) -> None:
     a = member(log=entries(2, 5, term=3))
     a.hear("b", PreVoteRequest(4, 4, 3))
