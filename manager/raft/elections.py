@@ -16,7 +16,7 @@ from pyswarm.manager.raft.rules import ALL_RULES, Rules
 Uniform = Callable[[float, float], float]
 
 DOUBT_HEARTBEATS: Final = (1.5, 3.0)
-"""How long a member that lost the stream to its leader waits for a sign of life, in heartbeats: a random time between."""
+"""How long who lost the stream to its leader waits for a sign of life: a random time between the two, in heartbeats."""
 
 
 class Elections:

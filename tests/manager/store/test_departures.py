@@ -115,18 +115,18 @@ async def test_who_gives_up_holds_up_nobody(loaded: Harbour, when: Callable[[Har
     assert loaded.tasks["w1"].cancelled()
 
 
-async def test_one_that_was_called_and_cancelled_in_the_same_step_counts_no_more(loaded: Harbour):
-    (first, *others) = [event for name, event in loaded.under_way.items()]
-    for event in others:
-        event.set()
-    first.set()
-    # The tasks run before the two that they call: those are cancelled between the call and their next step.
-    while not any(name.startswith("alone") and task.done() for name, task in loaded.tasks.items()):
+async def test_one_that_was_called_and_cancelled_in_the_same_step_counts_no_more():
+    departures, deadline = Departures(), asyncio.get_running_loop().time() + SOON
+    for _ in range(ALONE_MAX):
+        await departures.enter(deadline)
+    await asyncio.sleep(0)
+    called = asyncio.create_task(departures.enter(deadline))
+    await asyncio.sleep(0)
+    for _ in range(ALONE_MAX):
+        departures.leave()
+    called.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await called
+    for _ in range(ALONE_MAX):
+        await asyncio.wait_for(departures.enter(deadline), 1)
         await asyncio.sleep(0)
-    for name in ("w1", "w2"):
-        loaded.tasks[name].cancel()
-    await Harbour._settle()
-    await loaded.begin("a", "b")
-    await loaded.end("a", "b")
-    await loaded.begin("c")
-    assert set(loaded.under_way) == {"c"}
