@@ -259,6 +259,7 @@ class TlsTransport:
             self._add(sender)
         else:
             self.move_peer(sender)
+            self._peers[sender.raft_id].has_shown_itself()
 
     def receive(self, sender: Member, frame: bytes) -> None:
         message = decode(frame)
@@ -309,7 +310,7 @@ class TlsTransport:
                     told = _reason(error)
                     log.warning("manager not reached", node=member.node_id, addr=member.raft_addr, reason=told)
                 attempt += 1
-            await asyncio.sleep(REDIAL.delay_seconds(attempt, self._entropy.uniform(0, 1)))
+            await peer.rest(REDIAL.delay_seconds(attempt, self._entropy.uniform(0, 1)))
 
     def _check_dialled(self, member: Member, transport: asyncio.Transport) -> None:
         identity = self._identity(transport)
@@ -347,7 +348,18 @@ class _Peer:
         self._transport: asyncio.Transport | None = None
         self._frames: list[bytes] = []
         self._task: asyncio.Task[None] | None = None
+        self._is_there = asyncio.Event()
         self.is_stopped = False
+
+    async def rest(self, seconds: float) -> None:
+        """Wait before dialling again; no longer once the other side has dialled here, for then it is there."""
+        self._is_there.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._is_there.wait()
+
+    def has_shown_itself(self) -> None:
+        self._is_there.set()
 
     def start(self, group: asyncio.TaskGroup) -> None:
         self._task = group.create_task(self._owner.dial(self), name=f"raft-dial-{self.member.node_id}")

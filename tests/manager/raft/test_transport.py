@@ -14,6 +14,7 @@ from pyswarm.manager.raft import transport
 from pyswarm.manager.raft.codec import FRAME_BYTES_MAX, Heartbeat, Hello, Removed, VoteRequest, encode_frame
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.transport import PROTOCOL
+from pyswarm.proto.backoff import Backoff
 from pyswarm.proto.errors import Unavailable
 from pyswarm.proto.model.states import Role
 from pyswarm.proto.rpc.tls import raft_ssl_contexts
@@ -176,6 +177,20 @@ async def test_a_renewed_certificate_is_taken_up_by_the_next_connection(tmp_path
             await follower.start()
         leader = await lab.leader()
         await leader.engine.propose(b"under new certificates")
+
+
+async def test_who_comes_back_and_dials_is_dialled_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raft_lab(tmp_path, 3) as lab:
+        leader, (follower, _) = await lab.leader(), await lab.followers()
+        monkeypatch.setattr(transport, "REDIAL", Backoff(first_seconds=3600, cap_seconds=3600))
+        await follower.kill()
+        await eventually(lambda: follower.member.raft_id not in linked(leader))
+        await follower.start()
+        await eventually(lambda: follower.member.raft_id in linked(leader))
+
+
+def linked(member: LabMember) -> set[str]:
+    return {peer.raft_id for peer in member.engine.report().peers if peer.is_linked}
 
 
 async def test_certificates_are_renewed_while_writes_go_on_and_none_is_lost(tmp_path: Path) -> None:
