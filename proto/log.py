@@ -64,5 +64,5 @@ def configure(*, component: str, level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("pyroute2", "asyncio", "pysyncobj"):
+    for noisy in ("asyncio", "pysyncobj"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

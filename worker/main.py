@@ -59,11 +59,12 @@ class WorkerDaemon:
             subnet=settings.get("network", {}).get("subnet", DEFAULT_SUBNET),
         )
         self._reporter = Reporter()
+        self._journal = Journal(paths.worker / "tasks")
         self._agent = Agent(
             runtime=self._runtime,
             network=self._network,
             secrets=SecretFiles(paths.run / "secrets"),
-            journal=Journal(paths.worker / "tasks"),
+            journal=self._journal,
             reporter=self._reporter,
             clock=SYSTEM_CLOCK,
             node_id=node["node_id"],
@@ -99,6 +100,7 @@ class WorkerDaemon:
                 group.create_task(self._credentials.run(), name="credentials")
                 group.create_task(self._logs.run(), name="logs")
         finally:
+            self._journal.close()
             await self._network.close()
             await self._runtime.close()
             await self._pool.close()

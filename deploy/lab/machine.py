@@ -39,6 +39,13 @@ class LabHost:
     def is_running(self) -> bool:
         return self.init is not None and self.init.is_running
 
+    @property
+    def manager_socket(self) -> Path:
+        """The manager's unix socket, reached from outside through the host's own view of its files."""
+        assert self.init is not None, f"host {self.name} is down"
+        inside = self.state / "run/pyswarm/manager.sock"
+        return Path(f"/proc/{self.init.pid}/root") / inside.relative_to("/")
+
     def boot(self) -> None:
         """Start the host's first process and plug its network in; does nothing when it runs already."""
         if self.is_running:

@@ -11,6 +11,7 @@ from pyswarm.proto.model.objects import NodeDescription, TaskStatus
 from pyswarm.proto.model.resources import Platform
 from pyswarm.proto.model.states import TaskState
 from pyswarm.worker.agent.controller import TaskController
+from pyswarm.worker.agent.images import Images
 from pyswarm.worker.agent.journal import Accepted, Journal
 from pyswarm.worker.secrets.files import SecretFiles
 
@@ -34,6 +35,7 @@ class Driven:
         controller = TaskController(
             self.accepted,
             runtime=self.runtime,
+            images=Images(self.runtime),
             network=self.network,  # type: ignore[arg-type]
             secrets=self.secrets,
             journal=self.journal,

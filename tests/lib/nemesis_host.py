@@ -36,10 +36,7 @@ class NemesisHost:
 
     @property
     def socket(self) -> Path:
-        """The manager's unix socket, reached through the host's own view of its files."""
-        assert self.host.init is not None
-        inside = self.host.state / "run/pyswarm/manager.sock"
-        return Path(f"/proc/{self.host.init.pid}/root") / inside.relative_to("/")
+        return self.host.manager_socket
 
     # -- before the manager runs
 

@@ -15,6 +15,7 @@ from pyswarm.proto.model.states import TaskState
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.worker.agent.container_config import published_ports
 from pyswarm.worker.agent.controller import TaskController
+from pyswarm.worker.agent.images import Images
 from pyswarm.worker.agent.journal import Accepted, Journal
 from pyswarm.worker.agent.reporter import Reporter
 from pyswarm.worker.network.node_network import NodeNetwork
@@ -40,6 +41,7 @@ class Agent:
         node: NodeDescription,
     ) -> None:
         self._runtime = runtime
+        self._images = Images(runtime)
         self._network = network
         self.secrets = secrets
         self._journal = journal
@@ -117,6 +119,7 @@ class Agent:
         controller = TaskController(
             accepted,
             runtime=self._runtime,
+            images=self._images,
             network=self._network,
             secrets=self.secrets,
             journal=self._journal,

@@ -21,6 +21,7 @@ from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.worker.agent.checks import Checks
 from pyswarm.worker.agent.container_config import container_config, published_ports
 from pyswarm.worker.agent.ending import end_container
+from pyswarm.worker.agent.images import Images
 from pyswarm.worker.agent.journal import Accepted, Journal
 from pyswarm.worker.agent.probes import Outcome, probe_container
 from pyswarm.worker.agent.steps import Step, final_status, next_step
@@ -44,6 +45,7 @@ class TaskController:
         accepted: Accepted,
         *,
         runtime: RuntimePort,
+        images: Images,
         network: NodeNetwork,
         secrets: SecretFiles,
         journal: Journal,
@@ -54,6 +56,7 @@ class TaskController:
     ) -> None:
         self.accepted = accepted
         self._runtime = runtime
+        self._images = images
         self._network = network
         self._secrets = secrets
         self._journal = journal
@@ -180,7 +183,8 @@ class TaskController:
         if self.status.state < TaskState.PREPARING:
             self._note(TaskState.PREPARING, "preparing")
         spec = self.accepted.spec.container_spec
-        await self._pull(spec.image)
+        image = await self._images.pull(spec.image)
+        self._image_health = from_message(image.healthcheck, HealthConfig)
         self._holds_network = True
         attachment = await self._network.attach(self.task_id)
         files = await self._secrets.write(self.task_id, spec)
@@ -191,24 +195,14 @@ class TaskController:
         if self.status.state < TaskState.READY:
             self._note(TaskState.READY, "prepared")
 
-    async def _pull(self, image: str) -> None:
-        """Pull the image. When the registry cannot be had but the image is here, that one will do."""
-        try:
-            async for progress in self._runtime.pull(image):
-                if progress.HasField("image"):
-                    self._image_health = from_message(progress.image.healthcheck, HealthConfig)
-        except SwarmError as error:
-            here = {reference for i in await self._runtime.images() for reference in (*i.references, i.id)}
-            if not any(_names(reference, image) for reference in here):
-                raise
-            log.warning("using the image that is here", image=image, reason=error.message)
-
     async def _start(self, *, is_gated: bool) -> None:
         if self.status.state < TaskState.STARTING:
             self._note(TaskState.STARTING, "starting: waiting for its health check" if is_gated else "starting")
         if not is_gated:
             # Before it starts, so that a port that cannot be had costs no start.
             await self._open()
+        # A task runs once: not even a power cut may make one forget that its container was started.
+        await self._journal.synced()
         self._container = self._newer(await self._runtime.start(self.task_id))
 
     async def _open(self) -> None:
@@ -305,11 +299,8 @@ class TaskController:
 
     async def _look_up_image_health(self) -> HealthConfig:
         """After a restart of the agent: what the container's image says."""
-        image_id = self._container.image_id if self._container is not None else ""
-        for image in await self._runtime.images():
-            if image.id == image_id:
-                return from_message(image.healthcheck, HealthConfig)
-        return HealthConfig()
+        image = await self._images.with_id(self._container.image_id) if self._container is not None else None
+        return HealthConfig() if image is None else from_message(image.healthcheck, HealthConfig)
 
     async def _probe(self, config: HealthConfig) -> Outcome | None:
         if self._container is None or self._container.state != pb.CONTAINER_RUNNING:
@@ -358,7 +349,7 @@ class TaskController:
         log.info("task removed", task=self.task_id)
 
     def _note(self, state: TaskState, message: str, err: str = "") -> None:
-        """Record a state durably, then report it. States only grow."""
+        """Record a state, then report it. States only grow."""
         assert state >= self.status.state, f"task {self.task_id} cannot go from {self.status.state} back to {state}"
         container = self._container
         status = TaskStatus(
@@ -379,8 +370,3 @@ class TaskController:
         self._journal.write(self.accepted)
         self._report(self.task_id, status)
         log.info("task moved", task=self.task_id, state=state.name.lower(), **({"err": err} if err else {}))
-
-
-def _names(reference: str, image: str) -> bool:
-    """Whether a stored reference is what `image` means; the runtime stores normalised ones."""
-    return reference == image or reference.endswith(f"/{image}") or reference.split("@")[0] == image

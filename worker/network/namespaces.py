@@ -21,19 +21,29 @@ _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctype
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
 
 
-def create(path: Path) -> None:
-    """Make a network namespace and pin it at `path`; does nothing when one is there."""
+def furnish(path: Path, do: Callable[[], T]) -> T:
+    """Make a network namespace pinned at `path`, unless one is there, and return `do()`, run by a thread in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if is_pinned(path):
-        return
+        return _in_thread(lambda: _enter(path, do))
     path.touch()
 
-    def pin() -> None:
+    def pin() -> T:
         _check(_libc.unshare(_CLONE_NEWNET), "unshare")
         own = f"/proc/self/task/{threading.get_native_id()}/ns/net"
         _check(_libc.mount(own.encode(), str(path).encode(), None, _MS_BIND, None), f"bind {path}")
+        return do()
 
-    _in_thread(pin)
+    return _in_thread(pin)
+
+
+def _enter(path: Path, do: Callable[[], T]) -> T:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(descriptor, _CLONE_NEWNET), f"setns {path}")
+    finally:
+        os.close(descriptor)
+    return do()
 
 
 def remove(path: Path) -> None:
@@ -49,20 +59,6 @@ def is_pinned(path: Path) -> bool:
         return path.stat().st_dev != path.parent.stat().st_dev
     except FileNotFoundError:
         return False
-
-
-def inside(path: Path, do: Callable[[], T]) -> T:
-    """Return `do()`, run by a thread in the namespace."""
-
-    def enter() -> T:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _check(_libc.setns(descriptor, _CLONE_NEWNET), f"setns {path}")
-        finally:
-            os.close(descriptor)
-        return do()
-
-    return _in_thread(enter)
 
 
 def _in_thread(do: Callable[[], T]) -> T:

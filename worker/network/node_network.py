@@ -7,11 +7,9 @@ restart) and the published ports of running tasks. All kernel work goes through 
 import asyncio
 import ipaddress
 import json
-import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,8 +59,7 @@ class NodeNetwork:
 
         The rules are replaced by ones that hold the same ports, so a restart of the worker interrupts nobody.
         """
-        with suppress(FileNotFoundError):
-            self._addresses = json.loads(self._file.read_text())
+        self._addresses = _load(self._file)
         for task_id, ports in expected.items():
             if task_id in self._addresses:
                 self._published[task_id] = self._at(task_id, ports)
@@ -137,7 +134,6 @@ class NodeNetwork:
 
     def _wire(self, task_id: str, namespace: Path, address: str) -> None:
         assert self._links is not None, "start comes first"
-        namespaces.create(namespace)
         gateway = gateway_of(self._subnet)
         self._links.wire(host_link(task_id), namespace, address, self._subnet.prefixlen, gateway)
 
@@ -170,13 +166,24 @@ class NodeNetwork:
         return await asyncio.get_running_loop().run_in_executor(self._thread, do)
 
     def _save(self) -> None:
+        """Keep the addresses over a death of this process. A machine's takes the namespaces too, so no disk is waited
+        for."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         aside = self._file.with_suffix(".new")
-        with aside.open("w") as file:
-            json.dump(self._addresses, file)
-            file.flush()
-            os.fsync(file.fileno())
+        aside.write_text(json.dumps(self._addresses))
         aside.rename(self._file)
+
+
+def _load(file: Path) -> dict[str, str]:
+    """Return the addresses by task id; none when a power cut has torn the file: then there are no attachments."""
+    try:
+        stored: dict[str, str] = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        log.warning("the file of addresses is damaged: no task has one", file=file, error=error)
+        return {}
+    return stored
 
 
 def _probe(port: Published) -> None:

@@ -60,13 +60,13 @@ async def test_a_running_task_that_falls_ill_is_stopped_and_fails(driven: Driven
     assert (driven.runtime.kept["t1"].state, driven.network.published) == (pb.STOPPED, {})
 
 
-async def test_the_images_health_check_counts_unless_the_service_forbids_it(driven: Driven):
+async def test_the_images_health_check_counts_unless_the_service_forbids_it(driven: Driven, tmp_path: Path):
     driven.runtime.image_health = types_pb2.HealthConfig(test=["CMD", "check"], interval_seconds=0.01, retries=1)
     driven.runtime.exec_answer = ILL
     driven.start()
     assert "unhealthy" in (await driven.until(TaskState.COMPLETE)).err
     await driven.stop()
-    forbidding = Driven(Path(driven.journal._directory) / "other")
+    forbidding = Driven(tmp_path / "other")
     forbidding.runtime.image_health = driven.runtime.image_health
     with_spec(forbidding, healthcheck=HealthConfig(test=("NONE",)))
     forbidding.start()
