@@ -113,13 +113,12 @@ def _place(
     company: Company | None,
 ) -> list[Placed]:
     placement, service_id = revision.task_template.placement, revision.service_id
-    nature = (placement.constraints, placement.platforms)
-    wants = (nature, revision.task_template.resources.reservations, revision.ports, placement.max_replicas)
-    if not placement.max_replicas and company is None and (why_not := full.get(wants)):
+    if full and not placement.max_replicas and company is None and (why_not := full.get(_wants(revision))):
         return [(task, "", why_not) for task in tasks]
+    nature = (placement.constraints, placement.platforms)
     pool = table.pool(nature, lambda info: admits_by_nature(info, revision))
     apart = {*table.nodes_of_service.get(service_id, ()), *table.failing_nodes(revision.id, now)}
-    known = _known(apart, revision, table, now)
+    known = _known(apart, revision, table, now) if apart else []
     aside: list[str] = []
     placed: list[Placed] = []
     for number, task in enumerate(tasks):
@@ -127,7 +126,7 @@ def _place(
         if not node_id:
             why_not = explain_all(table, revision, company)
             if company is None:
-                full[wants] = why_not
+                full[_wants(revision)] = why_not
             placed += [(left, "", why_not) for left in tasks[number:]]
             break
         table.book(task, node_id, revision)
@@ -140,6 +139,12 @@ def _place(
     for id in aside:
         heapq.heappush(pool, (table.infos[id].tasks_total, id))
     return placed
+
+
+def _wants(revision: Revision) -> object:
+    """Return what two revisions that nothing is left for have in common."""
+    placement, resources = revision.task_template.placement, revision.task_template.resources
+    return placement.constraints, placement.platforms, resources.reservations, revision.ports, placement.max_replicas
 
 
 def _known(apart: Iterable[str], revision: Revision, table: NodeTable, now: float) -> list[Rank]:

@@ -54,14 +54,23 @@ def parts(
     changes: Sequence[Change], *, changes_max: int = CHANGES_PER_PART, bytes_max: int = PART_BYTES
 ) -> Iterator[tuple[Change, ...]]:
     """Yield `changes` in their order, in parts of at most `changes_max` and, if each fits, `bytes_max` encoded."""
+    for start in range(0, len(changes), changes_max):
+        some = tuple(changes[start : start + changes_max])
+        # One look at all of them, and at each one only when they do not fit.
+        if len(_encoder.encode(some)) <= bytes_max:
+            yield some
+        else:
+            yield from _by_bytes(some, bytes_max)
+
+
+def _by_bytes(changes: Sequence[Change], bytes_max: int) -> Iterator[tuple[Change, ...]]:
     part: list[Change] = []
     size = 0
     for change in changes:
         added = len(_encoder.encode(change))
-        if part and (len(part) >= changes_max or size + added > bytes_max):
+        if part and size + added > bytes_max:
             yield tuple(part)
             part, size = [], 0
         part.append(change)
         size += added
-    if part:
-        yield tuple(part)
+    yield tuple(part)

@@ -86,12 +86,27 @@ async def test_tasks_are_placed_as_they_come(placed: Placed):
 
 
 async def test_more_tasks_than_one_round_takes_are_all_placed(placed: Placed, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "TASKS_PER_ROUND", 3)
+    monkeypatch.setattr(module, "TASKS_PER_ROUND", 6)
+    monkeypatch.setattr(module, "TASKS_IN_A_TURN", 3)
     await placed.write(*(Create(a_node(f"n{n}", version=0)) for n in range(4)))
     tasks = [waiting(f"t{slot:02}", slot=slot) for slot in range(20)]
     await placed.wait(*tasks)
     nodes = await placed.until_placed(*(task.id for task in tasks))
     assert [nodes.count(f"n{n}") for n in range(4)] == [5, 5, 5, 5]
+
+
+async def test_what_goes_to_one_node_is_written_side_by_side(placed: Placed, monkeypatch: pytest.MonkeyPatch):
+    """So that an entry concerns few nodes, and each of them is told once and not many times."""
+    monkeypatch.setattr(module, "TASKS_IN_A_TURN", 3)
+    await placed.write(*(Create(a_node(f"n{n}", version=0)) for n in range(4)))
+    tasks = [waiting(f"t{slot:02}", slot=slot) for slot in range(12)]
+    _, commits = placed.store.view_and_watch({"task"})
+    await placed.wait(*tasks)
+    await placed.until_placed(*(task.id for task in tasks))
+    with commits:
+        events = [event for commit in await commits.next_batch() for event in commit.events]
+    nodes = [event.object.node_id for event in events if event.object.state is TaskState.ASSIGNED]
+    assert nodes == [f"n{n}" for n in range(4) for _ in range(3)]
 
 
 async def test_a_task_without_a_node_is_told_why_and_placed_when_one_comes(placed: Placed):
