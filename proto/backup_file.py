@@ -18,8 +18,8 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from msgspec import Struct
 
+from pyswarm.proto.backup_facts import BackupFacts
 from pyswarm.proto.certificate_files import sync_directory
 from pyswarm.proto.entropy import SYSTEM_ENTROPY, Entropy
 from pyswarm.proto.errors import InvalidArgument
@@ -40,15 +40,6 @@ class BackupUnreadable(InvalidArgument):
     """The file is no backup, is damaged, or was sealed under another key."""
 
     remedy = "Use a file that `pyswarm backup` wrote whole, with the key that belongs to it."
-
-
-class BackupFacts(Struct, frozen=True):
-    """What a backup is of: `version` is the store's, `created_at` in seconds since the epoch."""
-
-    cluster_id: str
-    version: int
-    created_at: float
-    server_version: str
 
 
 def new_key(entropy: Entropy = SYSTEM_ENTROPY) -> str:

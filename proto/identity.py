@@ -8,12 +8,9 @@ from msgspec import Struct
 
 from pyswarm.proto.errors import PermissionDenied
 from pyswarm.proto.model.states import Role
+from pyswarm.proto.roles import OU_OF_ROLE
 
-OU_OF_ROLE = {Role.MANAGER: "swarm-manager", Role.WORKER: "swarm-worker"}
 _ROLE_OF_OU = {ou: role for role, ou in OU_OF_ROLE.items()}
-
-MANAGER_NAME = OU_OF_ROLE[Role.MANAGER]
-"""The server name clients ask for. It is the role, not a host name, so a worker's certificate cannot serve."""
 
 
 class NodeIdentity(Struct, frozen=True):

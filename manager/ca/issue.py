@@ -8,9 +8,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pyswarm.manager.ca.root import BACKDATE_SECONDS, ROOT_NAME, key_from_pem, leaf_usage, moment
 from pyswarm.proto.errors import FailedPrecondition, InvalidArgument
-from pyswarm.proto.identity import OU_OF_ROLE, NodeIdentity, subject
+from pyswarm.proto.identity import NodeIdentity, subject
 from pyswarm.proto.model.objects import RootCA
 from pyswarm.proto.model.states import Role
+from pyswarm.proto.roles import OU_OF_ROLE
 
 
 def issue(

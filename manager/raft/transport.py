@@ -22,9 +22,10 @@ from pyswarm.manager.raft.settings import TlsProvider
 from pyswarm.proto.backoff import Backoff
 from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import NodeRemoved, PermissionDenied, SwarmError, Unavailable
-from pyswarm.proto.identity import MANAGER_NAME, NodeIdentity, identity_of
+from pyswarm.proto.identity import NodeIdentity, identity_of
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.states import Role
+from pyswarm.proto.roles import MANAGER_NAME
 
 log = get_logger(__name__)
 

@@ -11,8 +11,8 @@ import grpc.aio
 
 from pyswarm.proto.codec.errors import from_status
 from pyswarm.proto.errors import SwarmError, Unavailable, Unreachable
-from pyswarm.proto.identity import MANAGER_NAME
-from pyswarm.proto.rpc.server import MESSAGE_MAX_BYTES
+from pyswarm.proto.roles import MANAGER_NAME
+from pyswarm.proto.rpc.limits import MESSAGE_MAX_BYTES
 from pyswarm.proto.rpc.tls_reasons import HUNG_UP, tls_reason
 
 T = TypeVar("T")

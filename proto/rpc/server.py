@@ -26,10 +26,9 @@ from pyswarm.proto.model.states import Role
 from pyswarm.proto.rpc.access import rule_of
 from pyswarm.proto.rpc.handlers import wrap
 from pyswarm.proto.rpc.identity import CALLER_KEY, FORWARDED_KEY, Caller, set_caller
+from pyswarm.proto.rpc.limits import MESSAGE_MAX_BYTES
 
 log = get_logger(__name__)
-
-MESSAGE_MAX_BYTES = 16 * 1024 * 1024
 
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),

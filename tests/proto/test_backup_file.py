@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyswarm.proto.backup_facts import BackupFacts
 from pyswarm.proto.backup_file import (
     KEY_PREFIX,
-    BackupFacts,
     BackupReader,
     BackupUnreadable,
     BackupWriter,

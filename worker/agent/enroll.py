@@ -19,10 +19,10 @@ from pyswarm.proto.certificate_files import write_certificates
 from pyswarm.proto.clock import SYSTEM_CLOCK, Clock
 from pyswarm.proto.csr import check_issued, make_csr
 from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, JoinTokenInvalid, Unavailable
-from pyswarm.proto.identity import MANAGER_NAME
 from pyswarm.proto.join_token import JoinToken, parse_join_token, root_digest, same_token
 from pyswarm.proto.model.states import Availability, Role
 from pyswarm.proto.paths import API_PORT, NodePaths
+from pyswarm.proto.roles import MANAGER_NAME
 from pyswarm.proto.rpc.client import open_channel
 from pyswarm.proto.rpc.tls import pinned_root_credentials
 from pyswarm.proto.v1 import ca_pb2, ca_pb2_grpc, types_pb2

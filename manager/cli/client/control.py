@@ -12,7 +12,7 @@ from typing import Any, cast
 from pyswarm.manager.cli.client.addresses import with_port
 from pyswarm.manager.cli.records import ServiceRow, StackChange, TaskList
 from pyswarm.manager.cli.settings import Settings
-from pyswarm.proto.backup_file import BackupFacts
+from pyswarm.proto.backup_facts import BackupFacts
 from pyswarm.proto.codec.messages import from_message, to_message
 from pyswarm.proto.errors import InvalidArgument, NotAManager, NotFound, Unavailable
 from pyswarm.proto.model.objects import Cluster, Config, JoinTokens, Node, Revision, Secret, Service, Task

@@ -13,7 +13,8 @@ from pyswarm.manager.cli.commands.shared import say
 from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.human import size
 from pyswarm.manager.cli.view.membership import restored
-from pyswarm.proto.backup_file import BackupFacts, BackupWriter, new_key, parse_key
+from pyswarm.proto.backup_facts import BackupFacts
+from pyswarm.proto.backup_file import BackupWriter, new_key, parse_key
 from pyswarm.proto.errors import InvalidArgument
 
 RESTORE_TIMEOUT_SECONDS = 120.0
