@@ -5,6 +5,7 @@ is no edge. One subscription to the store serves every agent: an event wakes onl
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from pyswarm.manager.dispatcher.assignments import Assignments, Difference, assignments_of, difference, is_told
 from pyswarm.manager.dispatcher.reports import Report, fold
 from pyswarm.manager.leader.liveness import NodeWatch
+from pyswarm.manager.store.changes import Change, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Overrun, Store
 from pyswarm.manager.store.transition import Event
@@ -19,16 +21,23 @@ from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.clock import Clock
 from pyswarm.proto.codec.messages import from_message, to_message
 from pyswarm.proto.entropy import Entropy
-from pyswarm.proto.errors import SwarmError, Unavailable
+from pyswarm.proto.errors import PermissionDenied, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import Node, NodeDescription, Revision, Task, TaskStatus
-from pyswarm.proto.rpc.identity import current_caller
+from pyswarm.proto.rpc.identity import Caller, current_caller
 from pyswarm.proto.v1 import dispatcher_pb2 as pb
 from pyswarm.proto.v1 import dispatcher_pb2_grpc, types_pb2
 
 log = get_logger(__name__)
 
 REPORTS_QUEUED_MAX = 10_000
+"""Reports that may wait to be written; further ones are taken when there is room."""
+
+REPORTS_PER_WRITE = 2_000
+"""Reports written before others get their turn."""
+
+REPORT_ATTEMPTS = 50
+"""How often reports are folded anew because others changed the same tasks."""
 
 STREAMS_IN_A_TURN = 8
 """Assignment streams that look at once: a commit may concern all nodes, and heartbeats must be answered meanwhile."""
@@ -45,8 +54,9 @@ class DispatcherEdge:
         self.store = store
         self._writer = writer
         self._clock = clock
-        self._reports: list[tuple[Report, asyncio.Future[None]]] = []
+        self._reports: deque[tuple[list[Report], asyncio.Future[None]]] = deque()
         self._reported = asyncio.Event()
+        self._drained = asyncio.Event()
         self._by_node: dict[str, set[asyncio.Event]] = {}
         self._about_nodes: set[asyncio.Event] = set()
         self.turns = asyncio.Semaphore(STREAMS_IN_A_TURN)
@@ -119,38 +129,77 @@ class DispatcherEdge:
         self._about_nodes.add(woken)
         return lambda: self._about_nodes.discard(woken)
 
+    def check_caller(self, caller: Caller) -> None:
+        """Raise PermissionDenied for one that the gate would not admit any more, whose stream goes on."""
+        if self._clock.now() > caller.expires_at:
+            raise PermissionDenied(
+                f"the certificate of node {caller.node_id} has expired", remedy="Renew it, or join the node again."
+            )
+        if self.store.view.node(caller.node_id) is None:
+            raise PermissionDenied(f"node {caller.node_id} was removed from the cluster", remedy="Join it again.")
+
     # -- reports
 
     async def report(self, reports: list[Report]) -> None:
         """Have reports written; returns once they are committed. What comes during a write goes into the next."""
         if not reports:
             return
-        if len(self._reports) + len(reports) > REPORTS_QUEUED_MAX:
-            raise Unavailable("too many status reports are waiting", remedy="The agent reports again by itself.")
+        while len(self._reports) >= REPORTS_QUEUED_MAX:
+            await self._drained.wait()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._reports += [(report, done) for report in reports]
+        self._reports.append((reports, done))
         self._reported.set()
         await done
 
     async def _write_reports(self) -> None:
         while True:
             await self._reported.wait()
-            self._reported.clear()
-            batch, self._reports = self._reports, []
-            reports = [report for report, _ in batch]
+            batch = self._next_batch()
             failure: SwarmError | None = None
             try:
-                await self._writer.update(partial(fold, reports=reports, now=self._clock.now()), attempts=50)
+                await self._write([report for reports, _ in batch for report in reports])
             except SwarmError as error:
                 log.warning("status reports could not be written", reason=error.message)
                 failure = error
-            for done in {id(d): d for _, d in batch}.values():
+            for _, done in batch:
                 if done.done():
                     continue
                 if failure is None:
                     done.set_result(None)
                 else:
                     done.set_exception(failure)
+
+    def _next_batch(self) -> list[tuple[list[Report], asyncio.Future[None]]]:
+        batch, size = [], 0
+        while self._reports and size < REPORTS_PER_WRITE:
+            batch.append(self._reports.popleft())
+            size += len(batch[-1][0])
+        if not self._reports:
+            self._reported.clear()
+        self._drained.set()
+        self._drained = asyncio.Event()
+        return batch
+
+    async def _write(self, reports: list[Report]) -> None:
+        """Write what the reports change, in parts; what others changed meanwhile is folded anew."""
+        now = self._clock.now()
+        for _ in range(REPORT_ATTEMPTS):
+            plan = fold(self.store.view, reports, now=now)
+            if not plan.changes:
+                # That there is nothing to write is only believed of a view that is up to date.
+                await self._writer.update(partial(fold, reports=reports, now=now), attempts=REPORT_ATTEMPTS)
+                return
+            outcome = await self._writer.write_batch(plan.changes)
+            if not outcome.overtaken:
+                return
+            overtaken = {_task_id(change) for part in outcome.overtaken for change in part.changes}
+            reports = [report for report in reports if report.task_id in overtaken]
+        raise outcome.overtaken[0].conflict
+
+
+def _task_id(change: Change) -> str:
+    assert isinstance(change, Update), "reports only update tasks"
+    return change.object.id
 
 
 def _managers(seen: Snapshot) -> tuple[pb.ManagerAddress, ...]:
@@ -201,17 +250,23 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
         finally:
             stop()
 
-    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
-        edge = self._edge()
-        edge.nodes.beat(current_caller().node_id, request.session_id)
-        return pb.HeartbeatResponse(period_seconds=edge.nodes.period_seconds)
+    async def Heartbeats(
+        self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: Any
+    ) -> AsyncIterator[pb.HeartbeatResponse]:
+        caller = current_caller()
+        async for request in request_iterator:
+            edge = self._edge()
+            edge.check_caller(caller)
+            edge.nodes.beat(caller.node_id, request.session_id)
+            yield pb.HeartbeatResponse(period_seconds=edge.nodes.period_seconds)
 
     async def UpdateTaskStatus(self, request: pb.UpdateTaskStatusRequest, context: Any) -> pb.UpdateTaskStatusResponse:
         edge = self._edge()
         node_id = current_caller().node_id
-        edge.nodes.check(node_id, request.session_id)
+        edge.nodes.beat(node_id, request.session_id)
+        period_seconds = edge.nodes.period_seconds
         await edge.report([Report(node_id, r.task_id, from_message(r.status, TaskStatus)) for r in request.reports])
-        return pb.UpdateTaskStatusResponse()
+        return pb.UpdateTaskStatusResponse(period_seconds=period_seconds)
 
     async def Assignments(self, request: pb.AssignmentsRequest, context: Any) -> AsyncIterator[pb.AssignmentsMessage]:
         edge = self._edge()

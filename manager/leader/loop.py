@@ -47,6 +47,9 @@ REST_SECONDS_MAX = 0.5
 """After a round of decisions as long a rest as they took, up to this: what happens meanwhile is decided on at once,
 and no more than half of the event loop is the decisions'."""
 
+REST_SECONDS_MIN = 0.01
+"""No rest after a round that took less: small services are decided on as things happen."""
+
 
 @dataclass
 class _Dirty:
@@ -161,7 +164,7 @@ class LeaderLoop:
 
     async def _rest(self) -> None:
         spent, self._spent_seconds = self._spent_seconds, 0.0
-        if spent > REST_SECONDS_MAX / 10:
+        if spent > REST_SECONDS_MIN:
             await asyncio.sleep(min(spent, REST_SECONDS_MAX))
 
     async def _decide(self, dirty: _Dirty) -> None:

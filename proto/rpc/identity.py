@@ -1,6 +1,7 @@
 """Who is calling, as the server established it: from the peer's certificate, or the machine's own socket."""
 
 from contextvars import ContextVar
+from math import inf
 
 from msgspec import Struct
 
@@ -14,13 +15,16 @@ CALLER_KEY = "pyswarm-caller-bin"
 
 
 class Caller(Struct, frozen=True):
-    """`is_local`: the machine's administrator on the node's own socket. `peer` is for messages only."""
+    """`is_local`: the machine's administrator on the node's own socket. `peer` is for messages only. `expires_at` is
+    the end of the caller's certificate, in seconds since the epoch: a stream that outlives it has to look by itself.
+    """
 
     node_id: str = ""
     role: Role = Role.UNSET
     cluster_id: str = ""
     is_local: bool = False
     peer: str = ""
+    expires_at: float = inf
 
 
 _caller: ContextVar[Caller] = ContextVar("caller")

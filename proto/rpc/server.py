@@ -121,7 +121,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             raise PermissionDenied("the caller shows no certificate")
         identity = identity_of(certificates[0])
         # A connection may outlive the certificate that opened it, and the blacklist ends with the certificate.
-        if self._clock.now() > expiry_of(certificates[0]):
+        expires_at = expiry_of(certificates[0])
+        if self._clock.now() > expires_at:
             raise PermissionDenied(
                 f"the certificate of node {identity.node_id} has expired", remedy="Renew it, or join the node again."
             )
@@ -130,7 +131,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if FORWARDED_KEY in metadata and CALLER_KEY in metadata and identity.role is Role.MANAGER:
             # A manager passes a call on: the rule is about who called first.
             return self._original(metadata[CALLER_KEY])
-        return Caller(identity.node_id, identity.role, identity.cluster_id, peer=peer)
+        return Caller(identity.node_id, identity.role, identity.cluster_id, peer=peer, expires_at=expires_at)
 
     def _original(self, encoded: bytes) -> Caller:
         try:

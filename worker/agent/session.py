@@ -1,11 +1,13 @@
 """The agent's connection to the managers: one session at a time, opened again whenever it ends.
 
-Within a session: heartbeats at the period the managers name, the assignment stream, and reports. Whatever fails ends
-the session; the next one begins with all statuses and a COMPLETE set, so nothing depends on what was lost.
+Within a session: heartbeats at the period the managers name, the assignment stream, and reports, which count as
+heartbeats. Whatever fails ends the session; the next one begins with all statuses and a COMPLETE set, so nothing
+depends on what was lost.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import grpc.aio
 
@@ -45,6 +47,12 @@ from the leader, and the leader bears little silence."""
 FIRST_MESSAGE_SECONDS = 5.0
 RPC_SECONDS = 5.0
 
+REPORT_SECONDS = 60.0
+"""How long reports may take to be written: what is slow may be the disk, and whether the line is is for heartbeats to
+find out. To open another session would only have everything reported again."""
+
+T = TypeVar("T")
+
 OnMessage = Callable[[pb.SessionMessage], Awaitable[None]]
 
 
@@ -75,6 +83,8 @@ class Sessions:
         self._on_message = on_message
         self._session_id = ""
         self._period_seconds = 0.0
+        self._heard_at = 0.0
+        """When the managers last answered, on the loop's clock."""
         self._first_message_seconds = FIRST_MESSAGE_SECONDS
         self._unanswered = 0
         """Heartbeats that were not answered since one last was in good time."""
@@ -133,38 +143,54 @@ class Sessions:
         except (TimeoutError, StopAsyncIteration) as error:
             raise SessionEnded("the manager did not open a session") from error
         self._session_id = first.session_id
+        self._is_heard(first.heartbeat_period_seconds)
         log.info("session open", session=first.session_id, manager=self._pool.address)
         await self._on_message(first)
         self._reporter.give_back(self._agent.statuses())
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._heartbeats(stub, first), name="heartbeats")
+            group.create_task(self._heartbeats(stub), name="heartbeats")
             group.create_task(self._assignments(stub), name="assignments")
             group.create_task(self._reports(stub), name="reports")
             async for message in messages:
                 await self._on_message(message)
             raise SessionEnded("the manager ended the session")
 
-    async def _heartbeats(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub", first: pb.SessionMessage) -> None:
-        self._period_seconds = first.heartbeat_period_seconds
+    async def _heartbeats(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub") -> None:
+        """Send a heartbeat whenever the managers have heard nothing of this node for a period."""
+        due: asyncio.Queue[pb.HeartbeatRequest] = asyncio.Queue(maxsize=1)
+        answers = stub.Heartbeats(_taken_from(due)).__aiter__()
+        now = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(self._period_seconds)
-            answer = await self._beat(stub)
-            self._period_seconds = answer.period_seconds or self._period_seconds
+            wait = self._heard_at + self._period_seconds - now()
+            if wait > 0:
+                await asyncio.sleep(wait)
+                continue  # a report may have been answered meanwhile
+            due.put_nowait(pb.HeartbeatRequest(session_id=self._session_id))
+            self._is_heard(await self._answer(answers))
 
-    async def _beat(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub") -> pb.HeartbeatResponse:
+    def _is_heard(self, period_seconds: float) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+        self._period_seconds = period_seconds or self._period_seconds
+
+    async def _answer(self, answers: AsyncIterator[pb.HeartbeatResponse]) -> float:
+        """Return the period that the managers answer a heartbeat with. Raises Unreachable when they do not."""
         least = max(HEARTBEAT_SECONDS, self._period_seconds)
         deadline = max(least, min(least * (1 + self._unanswered), HEARTBEAT_SECONDS_MAX))
         began = asyncio.get_running_loop().time()
         try:
-            answer: pb.HeartbeatResponse = await stub.Heartbeat(
-                pb.HeartbeatRequest(session_id=self._session_id), timeout=deadline
-            )
+            async with asyncio.timeout(deadline):
+                answer = await anext(answers)
+        except TimeoutError as error:
+            self._unanswered += 1
+            raise Unreachable(f"{self._pool.address} did not answer a heartbeat within {deadline:g} s") from error
+        except StopAsyncIteration as error:
+            raise SessionEnded("the manager ended the heartbeats") from error
         except Unreachable:
             self._unanswered += 1
             raise
         if asyncio.get_running_loop().time() - began < least / 2:
             self._unanswered = 0
-        return answer
+        return answer.period_seconds
 
     async def _assignments(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub") -> None:
         sequence = 0
@@ -191,10 +217,17 @@ class Sessions:
         while True:
             taken = await self._reporter.take()
             try:
-                await stub.UpdateTaskStatus(_reports_message(self._session_id, taken), timeout=RPC_SECONDS)
+                message = _reports_message(self._session_id, taken)
+                answer = await stub.UpdateTaskStatus(message, timeout=REPORT_SECONDS)
+                self._is_heard(answer.period_seconds)
             except BaseException:
                 self._reporter.give_back(taken)
                 raise
+
+
+async def _taken_from(queue: asyncio.Queue[T]) -> AsyncIterator[T]:
+    while True:
+        yield await queue.get()
 
 
 def _accepted(update: pb.TaskAssignment) -> Accepted:

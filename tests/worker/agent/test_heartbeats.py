@@ -1,0 +1,160 @@
+"""An agent's session against a dispatcher that the test drives: when it beats, and when it gives a connection up."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import grpc.aio
+import pytest
+from lib.scale.tasks import Payloads
+
+from pyswarm.proto.entropy import SYSTEM_ENTROPY
+from pyswarm.proto.model.objects import NodeDescription, TaskStatus
+from pyswarm.proto.model.states import TaskState
+from pyswarm.proto.rpc.client import ManagerPool, open_unix_channel
+from pyswarm.proto.v1 import dispatcher_pb2 as pb
+from pyswarm.proto.v1 import dispatcher_pb2_grpc
+from pyswarm.worker.agent import session as module
+from pyswarm.worker.agent.agent import Agent
+from pyswarm.worker.agent.reporter import Reporter
+from pyswarm.worker.agent.session import Sessions
+
+PERIOD = 0.05
+
+
+class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
+    """Answers everything at once; `is_silent` leaves heartbeats unanswered."""
+
+    def __init__(self) -> None:
+        self.sessions = 0
+        self.beats: asyncio.Queue[str] = asyncio.Queue()
+        self.reports: asyncio.Queue[pb.UpdateTaskStatusRequest] = asyncio.Queue()
+        self.period = PERIOD
+        self.is_silent = False
+
+    async def Session(self, request: pb.SessionRequest, context: Any) -> AsyncIterator[pb.SessionMessage]:
+        self.sessions += 1
+        yield pb.SessionMessage(session_id=f"session{self.sessions}", heartbeat_period_seconds=self.period)
+        await asyncio.Event().wait()
+
+    async def Heartbeats(
+        self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: Any
+    ) -> AsyncIterator[pb.HeartbeatResponse]:
+        async for request in request_iterator:
+            self.beats.put_nowait(request.session_id)
+            if not self.is_silent:
+                yield pb.HeartbeatResponse(period_seconds=self.period)
+
+    async def UpdateTaskStatus(self, request: pb.UpdateTaskStatusRequest, context: Any) -> pb.UpdateTaskStatusResponse:
+        self.reports.put_nowait(request)
+        return pb.UpdateTaskStatusResponse(period_seconds=self.period)
+
+    async def Assignments(self, request: pb.AssignmentsRequest, context: Any) -> AsyncIterator[pb.AssignmentsMessage]:
+        yield pb.AssignmentsMessage(type=pb.AssignmentsMessage.COMPLETE, results_in=1)
+        await asyncio.Event().wait()
+
+    async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:
+        return pb.LeaveResponse()
+
+
+class Pool:
+    """One manager's socket in place of a `ManagerPool`; counts how often another manager was to be asked."""
+
+    address = "m1:2377"
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._channel: grpc.aio.Channel | None = None
+        self.moves = 0
+
+    def channel(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            self._channel = open_unix_channel(self._socket)
+        return self._channel
+
+    async def move_on(self) -> None:
+        self.moves += 1
+        await self.close()
+
+    async def close(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close(None)
+
+
+class NoTasks:
+    """What a session needs of an agent that holds nothing."""
+
+    def __init__(self) -> None:
+        self.secrets = Payloads()
+
+    def assign_all(self, assignments: Iterable[Any]) -> None:
+        assert not list(assignments)
+
+    def statuses(self) -> dict[str, TaskStatus]:
+        return {}
+
+
+class Node:
+    def __init__(self, socket: Path) -> None:
+        self.dispatcher, self.pool, self.reporter = Dispatcher(), Pool(socket), Reporter()
+        self.sessions = Sessions(
+            pool=cast(ManagerPool, self.pool),
+            agent=cast(Agent, NoTasks()),
+            reporter=self.reporter,
+            entropy=SYSTEM_ENTROPY,
+            describe=NodeDescription,
+            addr="",
+            on_message=self._told,
+        )
+
+    async def _told(self, message: pb.SessionMessage) -> None: ...
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    made = Node(tmp_path / "manager.sock")
+    server = grpc.aio.server()
+    dispatcher_pb2_grpc.add_DispatcherServicer_to_server(made.dispatcher, server)
+    server.add_insecure_port(f"unix:{tmp_path}/manager.sock")
+    await server.start()
+    living = asyncio.create_task(made.sessions.run())
+    yield made
+    living.cancel()
+    await asyncio.gather(living, return_exceptions=True)
+    await made.pool.close()
+    await server.stop(None)
+
+
+async def test_a_session_beats_for_as_long_as_it_is_answered(node: Node):
+    async with asyncio.timeout(10):
+        beats = [await node.dispatcher.beats.get() for _ in range(5)]
+    assert beats == ["session1"] * 5
+    assert node.pool.moves == 0
+
+
+async def test_an_unanswered_heartbeat_makes_the_agent_ask_another_manager(node: Node, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.1)
+    async with asyncio.timeout(10):
+        await node.dispatcher.beats.get()
+        node.dispatcher.is_silent = True
+        while (beat := await node.dispatcher.beats.get()) == "session1":
+            pass
+    assert beat == "session2"
+    assert node.pool.moves >= 1
+
+
+async def test_a_node_whose_reports_are_answered_need_not_beat(node: Node):
+    node.dispatcher.period = 1.0
+    async with asyncio.timeout(10):
+        await node.dispatcher.beats.get()  # tells the period of a second
+        while not node.dispatcher.beats.empty():
+            node.dispatcher.beats.get_nowait()
+        now = asyncio.get_running_loop().time
+        began = now()
+        while now() - began < 2 * node.dispatcher.period:
+            node.reporter.report("t1", TaskStatus(state=TaskState.RUNNING))
+            await node.dispatcher.reports.get()
+        assert node.dispatcher.beats.empty()
+        await node.dispatcher.beats.get()
