@@ -34,11 +34,16 @@ A large one's period is longer, and so are the pauses: a new leader is not run o
 
 HEARTBEAT_SECONDS = 1.0
 """How long a heartbeat may stay unanswered before another connection is tried: TCP alone, sending again at doubling
-intervals, would be heard only seconds after a blip is over."""
+intervals, would be heard only seconds after a blip is over. Two periods in a cluster whose period is longer."""
 
 HEARTBEAT_SECONDS_MAX = 2.5
-"""So long, in the end, when heartbeats stay unanswered on one connection after the other: then it is not the line but
-the leader that is slow, and new connections and sessions would only make it slower."""
+"""So long at most, and in the end when heartbeats stay unanswered on one connection after the other: then it is not the
+line but the leader that is slow, and new connections and sessions would only make it slower. Whatever the period, the
+leader bears three seconds of silence beyond it and the time to come back."""
+
+STARVED_SECONDS = 0.2
+"""A timer that is so much late says that this process did not run (it was frozen, or others had the processors): the
+answer may be here, unread, and is waited for anew."""
 
 ELECTING_SECONDS = 1.0
 """How long a manager whose session has ended may take to open the next one before another is asked: it may be cut off
@@ -174,17 +179,16 @@ class Sessions:
 
     async def _answer(self, answers: AsyncIterator[pb.HeartbeatResponse]) -> float:
         """Return the period that the managers answer a heartbeat with. Raises Unreachable when they do not."""
-        least = max(HEARTBEAT_SECONDS, self._period_seconds)
-        deadline = max(least, min(least * (1 + self._unanswered), HEARTBEAT_SECONDS_MAX))
+        least = min(max(HEARTBEAT_SECONDS, 2 * self._period_seconds), HEARTBEAT_SECONDS_MAX)
+        deadline = min(least * (1 + self._unanswered), HEARTBEAT_SECONDS_MAX)
         began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(deadline):
-                answer = await anext(answers)
+            answer = await _within(deadline, answers)
+        except StopAsyncIteration as error:
+            raise SessionEnded("the manager ended the heartbeats") from error
         except TimeoutError as error:
             self._unanswered += 1
             raise Unreachable(f"{self._pool.address} did not answer a heartbeat within {deadline:g} s") from error
-        except StopAsyncIteration as error:
-            raise SessionEnded("the manager ended the heartbeats") from error
         except Unreachable:
             self._unanswered += 1
             raise
@@ -223,6 +227,30 @@ class Sessions:
             except BaseException:
                 self._reporter.give_back(taken)
                 raise
+
+
+async def _within(seconds: float, source: AsyncIterator[T]) -> T:
+    """Return the next item of `source`; raise TimeoutError when there is none while this process ran for so long."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def wait_from_now() -> asyncio.TimerHandle:
+        due = loop.time() + seconds
+        return loop.call_at(due, expire, due)
+
+    def expire(due: float) -> None:
+        nonlocal timer
+        if loop.time() < due + STARVED_SECONDS:
+            limit.reschedule(due)
+        else:
+            timer = wait_from_now()
+
+    async with asyncio.timeout(None) as limit:
+        timer = wait_from_now()
+        try:
+            return await anext(source)
+        finally:
+            timer.cancel()
 
 
 async def _taken_from(queue: asyncio.Queue[T]) -> AsyncIterator[T]:

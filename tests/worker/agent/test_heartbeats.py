@@ -158,3 +158,22 @@ async def test_a_node_whose_reports_are_answered_need_not_beat(node: Node):
             await node.dispatcher.reports.get()
         assert node.dispatcher.beats.empty()
         await node.dispatcher.beats.get()
+
+
+async def test_an_agent_that_did_not_run_itself_blames_nobody_and_waits_anew():
+    """Frozen, or starved of processors: the answer may have come meanwhile."""
+    loop = asyncio.get_running_loop()
+    answered = asyncio.Event()
+
+    async def answers() -> AsyncIterator[str]:
+        await answered.wait()
+        yield "answer"
+
+    def hold_up() -> None:
+        until = loop.time() + 0.1 + 2 * module.STARVED_SECONDS
+        while loop.time() < until:
+            pass
+        loop.call_soon(answered.set)
+
+    loop.call_soon(hold_up)
+    assert await module._within(0.1, answers()) == "answer"
