@@ -9,7 +9,8 @@ module changes in the package, once, at import:
     PIPE_NOTIFIER_ENABLED  it is woken by us; the notifier's pipe would never be closed
     monotonicTime          the clock that everybody else here uses; its own costs ten times as much
 
-Private parts relied on: `_applyCommand`, `_checkCommandsToApply`, `_isLeader`, `_getLeader`; pinned by a test.
+Private parts relied on: `_applyCommand`, `_checkCommandsToApply`, `_isLeader`, `_getLeader`, `__sendAppendEntries`;
+pinned by a test.
 """
 
 import time
@@ -156,6 +157,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self.apply_body = apply
         self._may_have_commands = True
         self._period_seconds = float(configuration.appendEntriesPeriod)
+        self._log = configuration.journalFile
         super().__init__(RaftNode(member), others, configuration, transport=transport)
 
     @replicated  # type: ignore[untyped-decorator, unused-ignore]
@@ -184,10 +186,21 @@ class Core(SyncObj):  # type: ignore[misc]
         if not self._may_have_commands:
             return
         began = syncobj.monotonicTime()
+        last_index = self._log.last_index
         with changing_membership():
             super()._checkCommandsToApply()
+        if self._log.last_index > last_index:
+            self.send_appends()
         # It looks at the time between two commands, and leaves some for the next tick when they take too long.
         self._may_have_commands = syncobj.monotonicTime() - began >= self._period_seconds
+
+    def send_appends(self) -> None:
+        """Send every follower what it lacks, or where nothing does, how far is committed; only a leader may.
+
+        By itself the core does so with each heartbeat only: once for each command and once more after each commit is
+        what it would do otherwise, and each time costs as much as all else it does for an entry.
+        """
+        self._SyncObj__sendAppendEntries()
 
     @property
     def is_leader(self) -> bool:
@@ -221,7 +234,7 @@ def core_configuration(
         autoTick=False,
         dynamicMembershipChange=True,
         commandsWaitLeader=False,
-        appendEntriesUseBatch=False,
+        appendEntriesUseBatch=True,
         appendEntriesBatchSizeBytes=APPEND_BATCH_BYTES,
         appendEntriesPeriod=settings.heartbeat_seconds,
         raftMinTimeout=floor + (low - floor) * 0.25,

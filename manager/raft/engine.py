@@ -340,6 +340,7 @@ class RaftEngine:
         if self.is_down:
             return
         self._timer = asyncio.get_running_loop().call_later(self._settings.heartbeat_seconds / 2, self._keep_time)
+        self._proposals.expire(self._clock.monotonic())
         self.wake()
 
     def _pump(self) -> None:
@@ -364,14 +365,23 @@ class RaftEngine:
             self._start_flush()
             self._start_snapshot()
             self._tell()
-            if self._news is None and self._guard.holds_news:
-                self._news = asyncio.get_running_loop().call_later(COMMIT_NEWS_SECONDS * 1.1, self._tell_news)
+            self._plan_news()
         except Exception as error:  # noqa: BLE001 - whatever broke in here, this member must not go on
             self._fail(error)
 
+    def _plan_news(self) -> None:
+        if self._news is None and self._guard.has_news:
+            self._news = asyncio.get_running_loop().call_later(COMMIT_NEWS_SECONDS * 1.1, self._tell_news)
+
     def _tell_news(self) -> None:
         self._news = None
-        self.wake()
+        if self.is_down:
+            return
+        try:
+            self._guard.tell_news(self._clock.monotonic())
+            self._plan_news()
+        except Exception as error:  # noqa: BLE001 - see _pump
+            self._fail(error)
 
     @property
     def _may_tick(self) -> bool:
@@ -462,7 +472,8 @@ class RaftEngine:
         except Exception as failure:  # noqa: BLE001 - see _pump
             self._fail(failure)
             return
-        if not self._core.is_leader or self._guard.may_commit or not self._core.otherNodes:
+        if self._guard.may_commit or not self._core.otherNodes:
+            # Of its own disk only a leader learns anything, or a member alone.
             self.wake()
 
     def _start_snapshot(self) -> None:
@@ -647,19 +658,15 @@ class RaftEngine:
         self.must_have_quorum()
         if len(self._proposals.waiting) >= self._settings.proposals_max:
             raise Unavailable("too many writes are waiting", remedy="The managers are overloaded: try again later.")
-        proposal = Proposal(payload, asyncio.get_running_loop().create_future())
+        outcome: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        proposal = Proposal(payload, outcome, self._clock.monotonic() + timeout_seconds)
         self._proposals.waiting.append(proposal)
         self._schedule_pump()
         try:
-            async with asyncio.timeout(timeout_seconds):
-                return await proposal.outcome
-        except TimeoutError as error:
-            if proposal.is_submitted:
-                raise OutcomeUnknown(f"the write was not committed within {timeout_seconds:g} s") from error
-            raise Unavailable(f"the write waited for {timeout_seconds:g} s and was not proposed") from error
+            return await outcome
         finally:
             # A caller who gave up: what was not submitted yet never will be.
-            proposal.outcome.cancel()
+            outcome.cancel()
 
     async def read_barrier(self, *, timeout_seconds: float = 5.0) -> int:
         self.must_have_quorum()
@@ -764,8 +771,7 @@ class RaftEngine:
         if not self._core.is_leader:
             raise self.not_leader()
         _, high = self._settings.election_seconds
-        heard = self._guard.heard_within(high, self._clock.monotonic())
-        if of_all and len(heard) < majority(len(self._state.members.present())):
+        if of_all and not self._guard.hears_majority(high, self._clock.monotonic()):
             raise Unavailable(
                 "no majority of the managers is in reach",
                 remedy="Bring managers back; what runs goes on running meanwhile.",

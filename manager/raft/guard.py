@@ -105,9 +105,9 @@ class Guard(Transport):  # type: ignore[misc]
         return self._leading.confirmed_round
 
     @property
-    def holds_news(self) -> bool:
-        """Whether it must be ticked again within `progress.COMMIT_NEWS_SECONDS`."""
-        return self._leading.holds_news
+    def has_news(self) -> bool:
+        """Whether `tell_news` is to be called after `progress.COMMIT_NEWS_SECONDS`."""
+        return self._leading.has_news
 
     @property
     def may_commit(self) -> bool:
@@ -125,6 +125,10 @@ class Guard(Transport):  # type: ignore[misc]
             return None
         member: Member = leader.member
         return member
+
+    def hears_majority(self, seconds: float, now: float) -> bool:
+        """Whether this leader heard so many within the last `seconds` that it is not alone with a minority."""
+        return self._leading.hears_majority(seconds, now)
 
     def heard_within(self, seconds: float, now: float) -> frozenset[str]:
         """Return whom this leader heard within the last `seconds`, itself included."""
@@ -148,6 +152,12 @@ class Guard(Transport):  # type: ignore[misc]
             self._leading.tend()
         elif not self._intake.is_installing:
             self._electing.canvass_if_due()
+
+    def tell_news(self, now: float) -> None:
+        """Tell the followers how far is committed, as far as no entry has told them."""
+        self._exchange.now = now
+        if self._exchange.core.is_leader:
+            self._leading.tell_news()
 
     def durable(self, now: float) -> None:
         """The journal is durable up to `journal.durable_position`."""

@@ -54,6 +54,14 @@ class Leading:
         answered = sorted((self._round, *(p.round for p in self._exchange.progress.values())), reverse=True)
         return answered[majority(len(answered)) - 1]
 
+    def hears_majority(self, seconds: float, now: float) -> bool:
+        """Whether a majority, this member included, said something within the last `seconds`."""
+        heard = 1
+        for progress in self._exchange.progress.values():
+            if now - progress.heard_at <= seconds:
+                heard += 1
+        return heard >= majority(len(self._exchange.progress) + 1)
+
     # -- what leaves
 
     def send_append(self, raft_id: str, message: dict[str, Any]) -> None:
@@ -65,13 +73,6 @@ class Leading:
             self._ask(raft_id, progress)
             return
         assert "transmission" not in message, "no entry is larger than a batch"
-        if not message["entries"] and progress.may_hold(message["commit_index"], exchange.now):
-            progress.hold(message, exchange.now)
-            return
-        self._post_append(raft_id, progress, message)
-
-    def _post_append(self, raft_id: str, progress: Progress, message: dict[str, Any]) -> None:
-        exchange = self._exchange
         if not progress.under_way:
             progress.answered_at = exchange.now
         append = progress.next_append(
@@ -86,9 +87,18 @@ class Leading:
             exchange.hide(raft_id)
 
     @property
-    def holds_news(self) -> bool:
-        """Whether a follower is still to be told of a commit, if no entry for it comes first."""
-        return any(p.held is not None for p in self._exchange.progress.values())
+    def has_news(self) -> bool:
+        """Whether a follower that may be sent to is still to be told of a commit."""
+        exchange = self._exchange
+        committed = exchange.core.raftCommitIndex
+        return any(p.told_commit < committed and id in exchange.shown for id, p in exchange.progress.items())
+
+    def tell_news(self) -> None:
+        """Tell of what is committed whom no entry has told meanwhile."""
+        exchange = self._exchange
+        committed = exchange.core.raftCommitIndex
+        if any(p.lacks_news(committed, exchange.now) and id in exchange.shown for id, p in exchange.progress.items()):
+            exchange.core.send_appends()
 
     def tend(self) -> None:
         """Keep those followers awake that the core may not send to at present, and ask those that do not answer.
@@ -101,8 +111,6 @@ class Leading:
             if raft_id not in exchange.linked:
                 continue
             self._feed.go_on(raft_id, progress)
-            if progress.held is not None and progress.has_held_long_enough(exchange.now):
-                self._post_append(raft_id, progress, progress.held)
             if progress.is_unanswered(exchange.now):
                 progress.link_lost()
             is_fed = raft_id in exchange.shown
@@ -133,10 +141,11 @@ class Leading:
                 progress.snapshot.heard(exchange.now)
         elif isinstance(message, SnapshotReply):
             self._feed.answered(node.id, progress, message)
-        self._report_match(node, progress)
-        # Any answer keeps the leader in office (check quorum), and a rewind says where to go on from.
-        next_index = progress.match + 1 if rewind is None else rewind
-        self._tell_core(node, next_index, is_rewind=rewind is not None)
+        is_told = self._report_match(node, progress)
+        if rewind is not None or not is_told:
+            # Any answer keeps the leader in office (check quorum), and a rewind says where to go on from.
+            next_index = progress.match + 1 if rewind is None else rewind
+            self._tell_core(node, next_index, is_rewind=rewind is not None)
         exchange.show(node.id)
         is_news = not isinstance(message, AppendReply) or rewind is not None or not was_shown
         return is_news or progress.reported > exchange.committed
@@ -151,8 +160,10 @@ class Leading:
         for raft_id, progress in list(self._exchange.progress.items()):
             self._report_match(self._exchange.nodes[raft_id], progress)
 
-    def _report_match(self, node: RaftNode, progress: Progress) -> None:
+    def _report_match(self, node: RaftNode, progress: Progress) -> bool:
         """Rule `count_own_copy_when_durable` (S14): tell the core what a follower holds, up to what is durable here.
+
+        Return whether that was anything new.
 
         The core counts its own copy always. As long as it hears of no follower ahead of our disk, it commits
         nothing that is not on ours as well.
@@ -160,9 +171,11 @@ class Leading:
         match = progress.match
         if self._exchange.rules.count_own_copy_when_durable:
             match = min(match, self._exchange.journal.durable_index)
-        if match > progress.reported:
-            progress.reported = match
-            self._tell_core(node, match + 1, is_success=True)
+        if match <= progress.reported:
+            return False
+        progress.reported = match
+        self._tell_core(node, match + 1, is_success=True)
+        return True
 
     def _tell_core(self, node: RaftNode, next_index: int, *, is_rewind: bool = False, is_success: bool = False) -> None:
         answer = {"type": "next_node_idx", "next_node_idx": next_index, "reset": is_rewind, "success": is_success}

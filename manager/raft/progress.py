@@ -6,7 +6,6 @@ what is under way; and what was sent already, because the core sends everything 
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
 
 from pyswarm.manager.raft.codec import Append, AppendReply, Entry
 from pyswarm.manager.raft.install import SnapshotSender
@@ -53,9 +52,6 @@ class Progress:
     """When it was last sent an append."""
     told_commit: int = 0
     """The newest commit index it was sent."""
-    held: dict[str, Any] | None = None
-    """An append of the core's that tells of a commit and nothing else, and waits."""
-    held_since: float = 0.0
 
     @property
     def may_be_sent_to(self) -> bool:
@@ -69,24 +65,14 @@ class Progress:
     def is_unanswered(self, now: float) -> bool:
         return self.is_window_full and now - self.answered_at > UNANSWERED_SECONDS
 
-    def may_hold(self, commit: int, now: float) -> bool:
-        """Whether an append without entries only tells of a commit: neither the first of a leadership nor a heartbeat
-        that is due."""
-        return commit > self.told_commit and 0 <= now - self.sent_at < COMMIT_NEWS_SECONDS * 4
-
-    def hold(self, message: dict[str, Any], now: float) -> None:
-        if self.held is None:
-            self.held_since = now
-        self.held = message
-
-    def has_held_long_enough(self, now: float) -> bool:
-        return now - self.held_since >= COMMIT_NEWS_SECONDS
+    def lacks_news(self, committed: int, now: float) -> bool:
+        """Whether it has not been told of all that is committed, and no append that could have is just on its way."""
+        return self.told_commit < committed and now - self.sent_at >= COMMIT_NEWS_SECONDS
 
     def next_append(
         self, term: int, commit: int, prev: tuple[int, int], entries: tuple[Entry, ...], *, now: float
     ) -> Append:
         """Return the append to send, without the entries that are under way already."""
-        self.held = None
         self.sent_at = now
         self.told_commit = max(self.told_commit, commit)
         if entries and entries[0][1] <= self.sent_to:
@@ -112,14 +98,12 @@ class Progress:
             return None
         # Never behind what it acknowledged: a member that lost acknowledged entries must not be believed again.
         next_index = max(reply.next_index, self.match + 1) if self.rules.hold_to_acknowledged else reply.next_index
-        self.held = None
         self.rewound_at = self.sequence
         self.sent_to = next_index - 1
         return next_index
 
     def link_lost(self) -> None:
         """What was under way may be gone."""
-        self.held = None
         self.under_way.clear()
         self.under_way_bytes = 0
         self.sent_to = self.match

@@ -10,18 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pyswarm.manager.raft.rules import ALL_RULES, Rules
-from pyswarm.proto.errors import NotLeader, OutcomeUnknown, SwarmError
+from pyswarm.proto.errors import NotLeader, OutcomeUnknown, SwarmError, Unavailable
 
 ENTRIES_UNDER_WAY = 2
 
 Result = tuple[int, bytes]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Proposal:
     payload: bytes
     outcome: "asyncio.Future[Result]"
-    is_submitted: bool = False
+    deadline: float
+    """On the monotonic clock."""
 
 
 @dataclass
@@ -60,7 +61,6 @@ class Proposals:
             if batch and size > self.entry_bytes_max:
                 break
             self.waiting.popleft()
-            proposal.is_submitted = True
             batch.append(proposal)
         return batch
 
@@ -68,34 +68,48 @@ class Proposals:
         """The entry is applied."""
         self._forget(batch)
         for proposal, result in zip(batch, results, strict=True):
-            _settle(proposal, lambda p, r=result: p.outcome.set_result((index, r)))  # type: ignore[misc]
+            # Its caller may have given up, or have been told "unknown" already.
+            if not proposal.outcome.done():
+                proposal.outcome.set_result((index, result))
 
     def not_proposed(self, batch: list[Proposal], why: Callable[[], SwarmError]) -> None:
         """The core did not take the entry, or another one was committed in its place."""
         self._forget(batch)
         for proposal in batch:
-            _settle(proposal, lambda p: p.outcome.set_exception(why()))
+            _fail(proposal, why)
 
     def leadership_lost(self, leader: str) -> None:
         """Nothing waiting was proposed; of what is under way nobody knows."""
         for batch in self._under_way:
             for proposal in batch:
-                unknown: SwarmError = OutcomeUnknown("leadership was lost while the write was under way")
-                if not self.rules.unknown_when_deposed:
-                    unknown = NotLeader(leader=leader)
-                _settle(proposal, lambda p, e=unknown: p.outcome.set_exception(e))  # type: ignore[misc]
+                if self.rules.unknown_when_deposed:
+                    _fail(proposal, lambda: OutcomeUnknown("leadership was lost while the write was under way"))
+                else:
+                    _fail(proposal, lambda: NotLeader(leader=leader))
         self._under_way.clear()
         self.refuse_waiting(lambda: NotLeader(leader=leader))
 
     def refuse_waiting(self, why: Callable[[], SwarmError]) -> None:
         while self.waiting:
-            _settle(self.waiting.popleft(), lambda p: p.outcome.set_exception(why()))
+            _fail(self.waiting.popleft(), why)
+
+    def expire(self, now: float) -> None:
+        """Tell whose deadline has passed. To be called several times within the shortest useful deadline: a timer for
+        each proposal would cost as much as half of all else that is done for it."""
+        for batch in self._under_way:
+            for proposal in batch:
+                if proposal.deadline <= now:
+                    _fail(proposal, lambda: OutcomeUnknown("the write was not committed before its deadline"))
+        if any(proposal.deadline <= now for proposal in self.waiting):
+            for proposal in self.waiting:
+                if proposal.deadline <= now:
+                    _fail(proposal, lambda: Unavailable("the write waited until its deadline and was not proposed"))
+            self.waiting = deque(proposal for proposal in self.waiting if not proposal.outcome.done())
 
     def _forget(self, batch: list[Proposal]) -> None:
         self._under_way = [other for other in self._under_way if other is not batch]
 
 
-def _settle(proposal: Proposal, how: Callable[[Proposal], None]) -> None:
-    # Its caller may have given up, or have been told "unknown" already.
+def _fail(proposal: Proposal, why: Callable[[], SwarmError]) -> None:
     if not proposal.outcome.done():
-        how(proposal)
+        proposal.outcome.set_exception(why())

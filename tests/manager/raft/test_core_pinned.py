@@ -21,6 +21,7 @@ PARTS = {
     "_checkCommandsToApply": ["self"],
     "_isLeader": ["self"],
     "_getLeader": ["self"],
+    "_SyncObj__sendAppendEntries": ["self"],
     "doTick": ["self", "timeToWait"],
     "forceLogCompaction": ["self"],
     "transferLeadership": ["self", "node", "callback"],

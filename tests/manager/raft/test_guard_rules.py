@@ -528,11 +528,23 @@ def test_the_news_of_a_commit_travels_with_the_next_entry_or_a_moment_later(memb
     a.hear("b", AppendReply(1, sent.sequence, index + 1, is_success=True))
     a.tick()
     assert a.core.raftCommitIndex == index
+    assert a.guard.has_news
+    a.guard.tell_news(a.now)
     assert a.appends("b") == [], "not a message of its own while the next entry may come"
-    a.wait(COMMIT_NEWS_SECONDS * 1.1)
+    a.now += COMMIT_NEWS_SECONDS * 1.1
+    a.guard.tell_news(a.now)
     (news,) = a.appends("b")
     assert (news.commit, news.entries) == (index, ())
+    assert not a.guard.has_news
     a.take()
     a.propose(b"y")
     (entry,) = a.appends("b")
     assert (entry.commit, len(entry.entries)) == (index, 1)
+    a.sync()
+    a.hear("b", AppendReply(1, entry.sequence, index + 2, is_success=True))
+    a.tick()
+    a.propose(b"z")
+    a.guard.tell_news(a.now)
+    told = a.appends("b")[-1]
+    assert (told.commit, len(told.entries)) == (index + 1, 1)
+    assert len(a.appends("b")) == 2, "an entry has told of it: it needs no message of its own"

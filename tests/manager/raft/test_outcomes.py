@@ -29,7 +29,7 @@ class Rounds:
 
 async def told_when_deposed(future_of: str, rules: Rules = ALL_RULES) -> BaseException | None:
     proposals = Proposals(1024, 1, rules)
-    first, second = (Proposal(b"x", asyncio.get_running_loop().create_future()) for _ in range(2))
+    first, second = (Proposal(b"x", asyncio.get_running_loop().create_future(), deadline=10.0) for _ in range(2))
     proposals.waiting.append(first)
     proposals.next_batches()
     proposals.waiting.append(second)
@@ -41,6 +41,23 @@ async def test_what_is_under_way_when_leadership_is_lost_is_unknown_and_what_wai
     """S13."""
     assert isinstance(await told_when_deposed("under way"), OutcomeUnknown)
     assert isinstance(await told_when_deposed("waiting"), NotLeader)
+
+
+async def test_a_deadline_that_passes_says_whether_the_write_may_be_committed() -> None:
+    proposals = Proposals(1024, 1)
+    submitted, waiting, patient = (
+        Proposal(b"x", asyncio.get_running_loop().create_future(), deadline) for deadline in (10.0, 10.0, 11.0)
+    )
+    proposals.waiting.append(submitted)
+    proposals.next_batches()
+    proposals.waiting += [waiting, patient]
+    proposals.expire(9.9)
+    assert not any(p.outcome.done() for p in (submitted, waiting, patient))
+    proposals.expire(10.0)
+    assert isinstance(submitted.outcome.exception(), OutcomeUnknown)
+    assert isinstance(waiting.outcome.exception(), Unavailable)
+    assert list(proposals.waiting) == [patient]
+    assert not patient.outcome.done()
 
 
 async def test_without_the_rule_a_write_that_may_be_committed_is_called_refused() -> None:
@@ -103,7 +120,7 @@ async def test_no_entry_is_larger_than_a_batch_of_the_core() -> None:
     proposals = Proposals(settings.entry_bytes_max, settings.entry_proposals_max, ALL_RULES)
     largest = bytes(settings.payload_bytes_max)
     for payload in (b"x", largest, largest, bytes(settings.entry_bytes_max - 1), b"x"):
-        proposals.waiting.append(Proposal(payload, asyncio.get_running_loop().create_future()))
+        proposals.waiting.append(Proposal(payload, asyncio.get_running_loop().create_future(), deadline=10.0))
     sizes = []
     while batches := proposals.next_batches():
         for batch in batches:
