@@ -2,7 +2,7 @@
 
 `pyproject.toml` holds everything declarative. Three things need code: the package list (every
 folder with an `__init__.py` under a room), protobuf generation before files are collected, and what is written in C:
-the executor, and the init of containers that ask for one.
+the executor, the init of containers that ask for one, and what writes the journal.
 """
 
 from pathlib import Path
@@ -43,6 +43,13 @@ EXECUTOR = Extension(
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Werror"],
     optional=True,
 )
+# Optional as well: without it, a Python thread writes the journal.
+DISK_WRITER = Extension(
+    "pyswarm.manager.raft._disk_writer",
+    sources=["manager/raft/_disk_writer.c"],
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-Werror"],
+    optional=True,
+)
 
 INIT_SOURCE = "agent_runtime/kernel/_init.c"
 FREESTANDING = [
@@ -78,7 +85,7 @@ class BuildWithInit(build_ext):
 
 
 setup(
-    ext_modules=[EXECUTOR],
+    ext_modules=[EXECUTOR, DISK_WRITER],
     packages=list(packages()),
     package_dir=packages(),
     package_data={"": ["*.pyi", "py.typed", "*.json", "*.proto", "*.c"]},

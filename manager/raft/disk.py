@@ -17,6 +17,11 @@ from pyswarm.proto.certificate_files import sync_directory
 class Disk(Protocol):
     """What is assumed of a file system. Descriptors are the disk's own; `close` ends them."""
 
+    @property
+    def has_system_descriptors(self) -> bool:
+        """Whether `write` and `sync` do no more than the system's calls of the same names, so that whoever has a
+        descriptor may call those itself."""
+
     def make_directory(self, path: Path) -> None:
         """Make `path` and its parents, mode 0700, where they are missing."""
 
@@ -54,6 +59,8 @@ class Disk(Protocol):
 
 class RealDisk:
     """Implements `Disk` by the system's calls."""
+
+    has_system_descriptors = True
 
     def make_directory(self, path: Path) -> None:
         missing = []

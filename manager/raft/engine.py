@@ -32,7 +32,7 @@ from pyswarm.manager.raft.core import (
     core_configuration,
 )
 from pyswarm.manager.raft.disk import REAL_DISK, Disk
-from pyswarm.manager.raft.disk_thread import DiskThread
+from pyswarm.manager.raft.disk_thread import DiskThread, disk_thread
 from pyswarm.manager.raft.guard import Guard
 from pyswarm.manager.raft.journal import Journal, Staged
 from pyswarm.manager.raft.leadership import LeadershipBoard
@@ -116,7 +116,7 @@ class RaftEngine:
         """
         if off := broken(settings.rules):
             raise InvalidArgument(f"a manager cannot run without the rules {', '.join(off)}")
-        disk = DiskThread()
+        disk = disk_thread()
         try:
             loop = asyncio.get_running_loop()
             state = await loop.run_in_executor(
@@ -293,8 +293,8 @@ class RaftEngine:
         self._addresses.board.close()
         if self._installing is not None and not self._installing.done():
             await asyncio.wait({self._installing})
-        # Behind the write under way, whose end is known here by then.
-        await asyncio.get_running_loop().run_in_executor(self._disk, lambda: None)
+        # How the write under way has ended is known here by then.
+        await self._disk.drain()
         await self._job.settle()
         if self._fault is None and self._journal.is_staged:
             await asyncio.get_running_loop().run_in_executor(self._disk, self._write, self._journal.take())
@@ -447,11 +447,11 @@ class RaftEngine:
         if not self._is_flushing and self._journal.is_staged:
             self._is_flushing = True
             staged = self._journal.take()
-            self._disk.post(
-                partial(self._write, staged),
-                partial(self._flushed, staged),
-                asyncio.get_running_loop().call_soon_threadsafe,
-            )
+            # A leader has others to hear meanwhile; a follower has nothing to do but to acknowledge.
+            self._disk.append(
+                self._state.wal, staged.content, staged.mark, partial(self._flushed, staged),
+                may_wait=not self._core.is_leader,
+            )  # fmt: skip
 
     def _write(self, staged: Staged) -> None:
         self._state.wal.append(staged.content, staged.mark)
@@ -552,15 +552,14 @@ class RaftEngine:
         if self.is_down:
             return
         try:
-            must_tick = self._guard.receive(member, message, self._clock.monotonic())
+            if self._guard.receive(member, message, self._clock.monotonic()):
+                self.wake()
+            # Behind the pump, if the loop is to wait for the disk: what there is to do can be done meanwhile.
             self._start_flush()
         except BadMessage:
             raise
         except Exception as error:  # noqa: BLE001 - see _pump
             self._fail(error)
-            return
-        if must_tick:
-            self.wake()
 
     def link_up(self, raft_id: str) -> None:
         self._guard.link_up(raft_id)

@@ -16,7 +16,7 @@ Blocking; to be called from one thread at a time.
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyswarm.manager.raft.disk import REAL_DISK, Disk
 from pyswarm.manager.raft.wal_reading import (
@@ -49,6 +49,14 @@ class _Segment:
     size: int = 0
     """Bytes of a segment that is complete."""
     salt: bytes = b""
+
+
+class SealedFrame(NamedTuple):
+    """A frame to be written at `offset` of the system's `descriptor`, and synced."""
+
+    descriptor: int
+    data: bytes
+    offset: int
 
 
 class Wal:
@@ -172,20 +180,36 @@ class Wal:
         Raises:
             OSError: it may or may not be on the disk; nothing may be appended any more.
         """
-        size = FRAME.size + len(content) + TAG_BYTES
-        if self._descriptor is None or self._offset + size > self._capacity:
-            self._roll(size)
+        if not self._has_room_for(content):
+            self._roll(_frame_bytes(content))
+        frame = self._seal(content, mark)
+        self._disk.write(frame.descriptor, frame.data, frame.offset)
+        self._disk.sync(frame.descriptor)
+
+    def prepare(self, content: bytes, mark: int) -> SealedFrame | None:
+        """Return the next frame for the caller to write and sync, as `append` would: then it counts as written here.
+
+        None when it takes more than that (a new segment, or a disk of another kind): call `append`. Does not block.
+        """
+        if not self._disk.has_system_descriptors or not self._has_room_for(content):
+            return None
+        return self._seal(content, mark)
+
+    def _has_room_for(self, content: bytes) -> bool:
+        return self._descriptor is not None and self._offset + _frame_bytes(content) <= self._capacity
+
+    def _seal(self, content: bytes, mark: int) -> SealedFrame:
         assert self._descriptor is not None
         assert self._keys is not None
         length = len(content) + TAG_BYTES
         head = FRAME.pack(length, ~length & 0xFFFFFFFF, self._sequence, self._link)
         sealed = self._keys.seal(self._sequence, content, self._header + head)
-        self._disk.write(self._descriptor, head + sealed, self._offset)
-        self._disk.sync(self._descriptor)
-        self._offset += size
+        frame = SealedFrame(self._descriptor, head + sealed, self._offset)
+        self._offset += len(frame.data)
         self._sequence += 1
         self._link = sealed[-LINK_BYTES:]
         self._segments[-1].mark = max(self._segments[-1].mark, mark)
+        return frame
 
     def remove_below(self, index: int) -> None:
         """Delete the oldest segments as long as all their entries lie below `index`; never the one in use."""
@@ -224,3 +248,7 @@ class Wal:
         self._disk.sync_directory(self._directory)
         self._offset = HEADER_BYTES
         self._segments.append(_Segment(number, path, salt=salt))
+
+
+def _frame_bytes(content: bytes) -> int:
+    return FRAME.size + len(content) + TAG_BYTES

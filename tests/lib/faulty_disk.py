@@ -17,6 +17,11 @@ class FaultyDisk(RealDisk):
         self.held = 0
         """Syncs that were held up so far."""
 
+    @property
+    def has_system_descriptors(self) -> bool:  # type: ignore[override]
+        """Only as long as it is well: nobody but this class can hold a sync up or fail it."""
+        return self._may_sync.is_set() and not self._errno
+
     @contextmanager
     def stalled(self) -> Iterator[None]:
         """No sync returns within; those under way return at the end."""

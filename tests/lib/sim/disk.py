@@ -152,6 +152,8 @@ class SimDisk:
 class MountedDisk:
     """Implements `manager.raft.disk.Disk`."""
 
+    has_system_descriptors = False
+
     def __init__(self, disk: SimDisk) -> None:
         self._disk = disk
         self._open: dict[int, _File] = {}

@@ -275,7 +275,9 @@ async def test_a_journal_that_cannot_be_written_stops_the_member_and_the_others_
         def full_disk(content: bytes, mark: int) -> None:
             raise OSError(28, "No space left on device")
 
-        leader.engine._state.wal.append = full_disk  # type: ignore[method-assign]
+        wal = leader.engine._state.wal
+        wal.append = full_disk  # type: ignore[method-assign]
+        wal.prepare = lambda content, mark: None  # type: ignore[method-assign]
         with pytest.raises(SwarmError):
             await leader.engine.propose(b"does not fit")
         assert leader.task is not None
