@@ -110,6 +110,10 @@ class RuntimeService(rpc.RuntimeServicer):
     async def StartContainer(self, request: pb.ContainerId, context: Any) -> pb.Container:
         return await self._containers.start(request.id)
 
+    async def RunContainer(self, request: pb.RunContainerRequest, context: Any) -> AsyncIterator[pb.Container]:
+        async for container in self._containers.run(request.id, request.config, remove=request.remove):
+            yield container
+
     async def StopContainer(self, request: pb.StopContainerRequest, context: Any) -> pb.Container:
         grace = None if request.use_default_grace else max(0.0, request.grace_seconds)
         return await self._containers.stop(request.id, grace)

@@ -15,7 +15,7 @@ from pyswarm.agent_runtime.bundle import defaults
 from pyswarm.agent_runtime.bundle.runtime_spec import Process
 from pyswarm.agent_runtime.kernel import capabilities
 from pyswarm.agent_runtime.kernel import numbers as n
-from pyswarm.agent_runtime.kernel.program import REPORT_SLOT, Program, Slot, Writer
+from pyswarm.agent_runtime.kernel.program import GATE_SLOT, READY, REPORT_SLOT, Program, Slot, Writer
 
 _RESET_SIGNALS = (13, 25, 32, 33)
 """Python ignores SIGPIPE and SIGXFSZ, posix_spawn the two that threads use: execve would keep that."""
@@ -39,6 +39,15 @@ class Hold:
     ready: Slot
     go: Slot | None
 
+    @property
+    def is_under_its_parent(self) -> bool:
+        """Whether the one who lets it go has cloned it, and it is to end with that one."""
+        return self.go == GATE_SLOT
+
+
+AT_THE_GATE = Hold(REPORT_SLOT, GATE_SLOT)
+"""Stop at the gate once more. That there is no program is told by execve then, as without a stop."""
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -51,10 +60,9 @@ class Filter:
 
 NO_FILTER = Filter(b"")
 LISTENER = b"L"
-READY = b"R"
+"""What a child says on its `ready` descriptor, besides READY."""
 FIND_LABEL = "find the program"
 WAIT_LABEL = "wait for the start"
-"""What a child says on its `ready` descriptor."""
 
 
 def leave_our_keys(w: Writer) -> None:
@@ -75,7 +83,7 @@ def become(
     for limit in process.rlimits:
         block = w.block(struct.pack("=QQ", limit.soft, limit.hard))
         w.call("prlimit64", 0, n.RLIMIT_NUMBERS[limit.type], block, 0, label=f"set {limit.type}")
-    if hold is not None and hold.go is not None:
+    if hold is not None and hold.go is not None and not hold.is_under_its_parent:
         _find_program(w, process, cwd)
     early = not process.no_new_privileges
     if early:
@@ -90,14 +98,15 @@ def become(
     w.call("dup3", REPORT_SLOT, first, os.O_CLOEXEC, label="keep the report pipe", save=REPORT_SLOT)
     kept = first + 1
     if hold is not None:
-        for source in (hold.ready, *([hold.go] if hold.go else [])):
-            w.call("dup3", source, kept, os.O_CLOEXEC, label="keep a pipe", save=source)
-            kept += 1
+        for source in dict.fromkeys((hold.ready, hold.go)):
+            if source is not None and source != REPORT_SLOT:
+                w.call("dup3", source, kept, os.O_CLOEXEC, label="keep a pipe", save=source)
+                kept += 1
     w.call("close_range", kept, 0xFFFFFFFF, 0, label="close descriptors")
     if not early and seccomp.listener:
         _filter_calls(w, seccomp, hold)
     if hold is not None and hold.go is not None:
-        _wait(w, hold.ready, hold.go)
+        _wait(w, hold, hold.go)
     if not early and not seccomp.listener:
         _filter_calls(w, seccomp, None)
     _execute(w, process)
@@ -113,11 +122,13 @@ def _find_program(w: Writer, process: Process, cwd: Slot) -> None:
     w.call("faccessat2", cwd, paths[0], os.X_OK, 0, label=FIND_LABEL)
 
 
-def _wait(w: Writer, ready: Slot, go: Slot) -> None:
-    w.call("prctl", n.PR_SET_PDEATHSIG, 0, 0, 0, 0, label="outlive the creator")
-    w.call("write", ready, w.block(READY), 1, label="tell that the container is created")
-    w.call("close", ready, label="let go of the creator")
-    w.call("read", go, w.block(bytes(8)), 1, label=WAIT_LABEL)
+def _wait(w: Writer, hold: Hold, go: Slot) -> None:
+    if not hold.is_under_its_parent:
+        w.call("prctl", n.PR_SET_PDEATHSIG, 0, 0, 0, 0, label="outlive the creator")
+    w.call("write", hold.ready, w.block(READY), 1, label="tell that the container is created")
+    if not hold.is_under_its_parent:
+        w.call("close", hold.ready, label="let go of the creator")
+    w.call("read", go, w.block(bytes(8)), 1, label=WAIT_LABEL, least=1)
 
 
 def _give_up_rights(w: Writer, process: Process) -> None:
@@ -183,15 +194,33 @@ def _candidates(process: Process) -> list[str]:
     return [f"{folder or '.'}/{name}" for folder in path.split(":")]
 
 
-def explain_failure(program: Program, process: Process, index: int, number: int) -> tuple[str, int]:
-    """Return what to tell people about a failed start, and the exit code a shell would give for it."""
-    name = process.args[0]
-    if index >= len(program.operations):
+@dataclass(frozen=True)
+class Steps:
+    """What is needed to explain why a program failed: its operations from the `first` on, as (call, label)."""
+
+    first: int
+    steps: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, program: Program) -> "Steps":
+        return cls(0, tuple((operation.call, operation.label) for operation in program.operations))
+
+    @classmethod
+    def after_the_wait(cls, program: Program) -> "Steps":
+        """Return the few steps that are left to a child that waits for its start."""
+        at = next(at for at, operation in enumerate(program.operations) if operation.label == WAIT_LABEL)
+        return cls(at, cls.of(program).steps[at:])
+
+
+def explain_failure(program: Steps, name: str, index: int, number: int) -> tuple[str, int]:
+    """Return what to tell people about a failed start of the program `name`, and the exit code a shell would give
+    for it."""
+    if index >= program.first + len(program.steps):
         return f'executable "{name}" not found in $PATH', 127
-    operation = program.operations[index]
+    call, label = program.steps[index - program.first]
     reason = os.strerror(number)
-    if operation.call != "execve":
-        return f"cannot {operation.label}: {reason}", 128
+    if call != "execve":
+        return f"cannot {label}: {reason}", 128
     if number == errno.ENOENT:
         return f'cannot execute "{name}": no such file in the image, or its interpreter is missing', 127
     return f'cannot execute "{name}": {reason}', 127 if number == errno.ENOTDIR else 126

@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import takewhile
 
 from pyswarm.agent_runtime.bundle import defaults
-from pyswarm.agent_runtime.bundle.become import Filter, become, leave_our_keys, reset_signals
+from pyswarm.agent_runtime.bundle.become import AT_THE_GATE, Filter, become, leave_our_keys, reset_signals
 from pyswarm.agent_runtime.bundle.rootfs import RootfsWriter
 from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Namespace, Process, Spec
 from pyswarm.agent_runtime.kernel import numbers as n
@@ -71,9 +71,10 @@ class Handover:
 
 
 def compile_program(
-    spec: Spec, handover: Handover, *, seccomp: bytes, bind_is_directory: Mapping[str, bool]
+    spec: Spec, handover: Handover, *, seccomp: bytes, bind_is_directory: Mapping[str, bool], held: bool = False
 ) -> Program:
-    """Return the program for `spec`. `bind_is_directory` tells, by destination, what each bind source is."""
+    """Return the program for `spec`. `bind_is_directory` tells, by destination, what each bind source is; `held`: stop
+    before anything of the container is executed."""
     kernel_mounts = tuple(takewhile(_is_kernels, spec.mounts))
     w, proc, dev = _common_beginning(
         spec.linux.namespaces, handover.cgroup_files, kernel_mounts, tuple(sorted(spec.linux.sysctl.items())),
@@ -93,7 +94,7 @@ def compile_program(
     w.call("sethostname", w.text(spec.hostname), len(spec.hostname.encode()), label="set the host name")
     _standard_streams(w, rootfs, handover, is_terminal=spec.process.terminal)
     _oom_score(w, rootfs, spec.process)
-    become(w, spec.process, cwd=cwd, seccomp=Filter(seccomp))
+    become(w, spec.process, cwd=cwd, seccomp=Filter(seccomp), hold=AT_THE_GATE if held else None)
     return w.finish()
 
 

@@ -89,7 +89,7 @@ class Adjustments:
 
     async def _update(self, entry: Entry, limits: types.Resources) -> None:
         name, old, new = entry.record.id, limits_of(entry.record.present_config.limits), limits_of(limits)
-        if entry.record.is_alive:
+        if entry.record.is_alive or entry.held is not None:
             usage = await asyncio.to_thread(read_usage, self._cgroups, name)
             if new.memory_bytes and usage.memory - usage.memory_inactive > new.memory_bytes:
                 raise FailedPrecondition(

@@ -12,20 +12,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from pyswarm.agent_runtime.bundle import build
-from pyswarm.agent_runtime.bundle.become import explain_failure
 from pyswarm.agent_runtime.container.attach import Attachment
 from pyswarm.agent_runtime.container.entry import Entry
 from pyswarm.agent_runtime.container.events import Events
 from pyswarm.agent_runtime.container.exit_watch import ExitWatch
 from pyswarm.agent_runtime.container.images import ImageStore
+from pyswarm.agent_runtime.container.launch import CannotStart, Launcher
 from pyswarm.agent_runtime.container.log_drivers import settings_of
 from pyswarm.agent_runtime.container.log_format import Line
 from pyswarm.agent_runtime.container.log_reader import read_lines
 from pyswarm.agent_runtime.container.oom_watch import OomWatch
-from pyswarm.agent_runtime.container.prepare import Prepared, Preparer
+from pyswarm.agent_runtime.container.prepare import Preparer
 from pyswarm.agent_runtime.container.record import LOST_EXIT_CODE, Created, Outcome, Record, check_id, parse_signal
 from pyswarm.agent_runtime.container.recovery import Discovery, Verdict
-from pyswarm.agent_runtime.container.spawner_client import SpawnerClient, StartFailed
+from pyswarm.agent_runtime.container.spawner_client import SpawnerClient
 from pyswarm.agent_runtime.container.state_directory import ExitRecord
 from pyswarm.agent_runtime.container.watchers import Watchers
 from pyswarm.agent_runtime.kernel.process import exit_code, open_pidfd
@@ -38,8 +38,6 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-START_SECONDS = 60.0
-"""How long a container may take from clone to execve before it is given up."""
 KILL_SECONDS = 30.0
 """How long SIGKILL may take: longer means a process stuck in the kernel."""
 
@@ -71,6 +69,7 @@ class Containers:
         self._watchers = Watchers()
         self.events = Events(clock)
         self._operations: set[asyncio.Task[None]] = set()
+        self._launcher = Launcher(preparer, spawner, clock, tasks)
 
     # Reading
 
@@ -178,10 +177,30 @@ class Containers:
     # Creating and starting
 
     async def create(self, container_id: str, config: pb.ContainerConfig) -> pb.Container:
-        """Make a container; one that exists with the same config is returned as it is."""
+        """Make a container and bring it to the point of its start; one that exists with the same config is returned as
+        it is."""
         check_id(container_id)
         if (same := self._existing(container_id, config)) is not None:
-            return same
+            return same.record.to_message()
+        entry = await self._create(container_id, config)
+        return await self._carry_out(self._hold_in_turn(entry))
+
+    async def run(self, container_id: str, config: pb.ContainerConfig, *, remove: bool) -> AsyncIterator[pb.Container]:
+        """Make a container and run it: yield it when it runs, and when it has stopped; then `remove` it, if wanted.
+
+        Nothing is held on the way, which makes it the shortest one. Raises as `create` and `start` do.
+        """
+        check_id(container_id)
+        entry = self._existing(container_id, config) or await self._create(container_id, config)
+        try:
+            yield await self._carry_out(self._start_in_turn(entry))
+            await entry.ended.wait()
+            yield entry.record.to_message()
+        finally:
+            if remove and entry.record.outcome is not None and self._entries.get(container_id) is entry:
+                await self._carry_out(self._remove_in_turn(entry, force=False))
+
+    async def _create(self, container_id: str, config: pb.ContainerConfig) -> Entry:
         image = await self._images.resolve(config.image)
         created = Created(
             created_at=self._clock.now(),
@@ -201,9 +220,9 @@ class Containers:
         entry = self._entries[container_id] = Entry(record, self._state.path(container_id), self._tasks)
         self._watchers.publish(entry.record.to_message())
         self.events.tell("create", record)
-        return entry.record.to_message()
+        return entry
 
-    def _existing(self, container_id: str, config: pb.ContainerConfig) -> pb.Container | None:
+    def _existing(self, container_id: str, config: pb.ContainerConfig) -> Entry | None:
         entry = self._entries.get(container_id)
         if entry is None:
             return None
@@ -211,7 +230,14 @@ class Containers:
             raise AlreadyExists(
                 f"container {container_id} exists with another config", remedy="Remove it first, or use another id."
             )
-        return entry.record.to_message()
+        return entry
+
+    async def _hold_in_turn(self, entry: Entry) -> pb.Container:
+        async with entry.turn:
+            self._check_present(entry)
+            if entry.record.state == pb.CREATED and entry.held is None:
+                await self._launcher.hold(entry)
+            return entry.record.to_message()
 
     async def start(self, container_id: str) -> pb.Container:
         """Run a created container; returns once its program was executed. A running one is left alone.
@@ -234,34 +260,10 @@ class Containers:
 
     async def _start(self, entry: Entry) -> None:
         try:
-            async with asyncio.timeout(START_SECONDS):
-                await entry.call_log()
-        except (OSError, TimeoutError) as error:
-            await self._cannot_start(entry, f"failed to initialize logging driver: {_why(error)}", 128, error)
-            raise AssertionError from error
-        try:
-            prepared = await asyncio.to_thread(self._preparer.prepare, entry.record)
-        except (SwarmError, OSError) as error:
-            reason = error.message if isinstance(error, SwarmError) else f"cannot prepare the container: {error}"
-            await self._cannot_start(entry, reason, 128, error)
-            raise AssertionError from error
-        try:
-            has_terminal = prepared.terminal is not None
-            entry.open_output(self._clock, os.dup(prepared.terminal) if prepared.terminal is not None else None)
-            async with asyncio.timeout(START_SECONDS):
-                started = await self._spawner.start(
-                    entry.record.id,
-                    prepared.descriptors,
-                    into_cgroup=prepared.into_cgroup,
-                    terminal=has_terminal,
-                )
-        except (StartFailed, SwarmError, TimeoutError, OSError) as error:
-            reason, code = _why_not(prepared, error)
-            await asyncio.to_thread(self._discard_cgroup, entry.record.id)
-            await self._cannot_start(entry, reason, code, error)
-        finally:
-            # The last reference to a mount's descriptor costs a millisecond: nobody has to wait for that.
-            self._tasks.create_task(asyncio.to_thread(prepared.close))
+            started = await self._launcher.start(entry)
+        except CannotStart as error:
+            self._give_up(entry, error)
+            raise FailedPrecondition(error.reason, remedy=error.remedy) from error
         entry.record = entry.record.running(started.process, started.at)
         entry.pidfd = open_pidfd(started.process)
         self._watchers.publish(entry.record.to_message())
@@ -272,15 +274,9 @@ class Containers:
         elif not self._spawner.is_connected:
             self._adopt_orphan(entry)
 
-    async def _cannot_start(self, entry: Entry, reason: str, code: int, cause: BaseException) -> None:
+    def _give_up(self, entry: Entry, error: CannotStart) -> None:
         entry.close_output()
-        self._stopped(entry, Outcome(code, self._clock.now(), error=reason))
-        remedy = cause.remedy if isinstance(cause, SwarmError) else "Correct the service's spec or its image."
-        raise FailedPrecondition(reason, remedy=remedy) from cause
-
-    def _discard_cgroup(self, container_id: str) -> None:
-        self._cgroups.kill(container_id)
-        self._cgroups.remove(container_id)
+        self._stopped(entry, Outcome(error.exit_code, self._clock.now(), error=error.reason))
 
     # The end of a container
 
@@ -320,7 +316,7 @@ class Containers:
         )
         self._stopped(entry, outcome)
         try:
-            await asyncio.to_thread(self._discard_cgroup, container_id)
+            await self._launcher.discard_cgroup(container_id)
             await self._release(container_id)
         except (OSError, SwarmError) as error:
             log.error("could not clean up after a container", container=container_id, error=error)
@@ -435,6 +431,7 @@ class Containers:
                         f"container {container_id} is running", remedy="Stop it first, or remove it with force."
                     )
                 await self._kill(entry)
+            await self._launcher.let_go(entry)
             if entry.record.state == pb.STOPPED:
                 await entry.cleaned.wait()
             await asyncio.to_thread(self._state.remove, container_id)
@@ -500,14 +497,22 @@ class Containers:
             entry = self._entries.get(name)
             if entry is None or not (entry.record.is_alive or entry.finishing):
                 log.info("removing a left-over cgroup", container=name)
-                self._discard_cgroup(name)
+                self._cgroups.kill(name)
+                self._cgroups.remove(name)
 
     def on_spawner_lost(self) -> None:
         """The spawner died: watch its containers ourselves, and get another one for those to come."""
         for entry in self._entries.values():
             if entry.record.is_alive and not entry.finishing:
                 self._adopt_orphan(entry)
+            elif entry.held is not None:
+                self._tasks.create_task(self._let_go_in_turn(entry))
         self._tasks.create_task(self._reconnect())
+
+    async def _let_go_in_turn(self, entry: Entry) -> None:
+        """It ended with the spawner: its start will make another one."""
+        async with entry.turn:
+            await self._launcher.let_go(entry)
 
     async def _reconnect(self) -> None:
         try:
@@ -539,22 +544,7 @@ def not_running(container_id: str) -> FailedPrecondition:
     return FailedPrecondition(f"container {container_id} is not running", remedy="Start it first.")
 
 
-def _why(error: OSError | TimeoutError) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) and error.args else "it does not answer"
-
-
 def _what_went_wrong(status: int | None, record: ExitRecord | None) -> str:
     if record is not None and record.failure is not None:
         return f"it could not be started: {os.strerror(record.failure[1])}"
     return "its exit status was lost: the spawner died and this kernel keeps none" if status is None else ""
-
-
-def _why_not(prepared: Prepared, error: BaseException) -> tuple[str, int]:
-    """Return why a container did not start, and an exit code for it."""
-    if isinstance(error, StartFailed):
-        if error.index >= 0:
-            return explain_failure(prepared.program, prepared.spec.process, error.index, error.errno)
-        return f"cannot clone the container: {os.strerror(error.errno)}", 128
-    if isinstance(error, TimeoutError):
-        return f"the container did not start within {START_SECONDS:.0f} s", 128
-    return f"cannot start the container: {error}", 128

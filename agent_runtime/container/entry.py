@@ -3,8 +3,10 @@
 import asyncio
 import errno
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+from pyswarm.agent_runtime.bundle.become import Steps
 from pyswarm.agent_runtime.container.log_drivers import target_for
 from pyswarm.agent_runtime.container.log_file import ContainerLog
 from pyswarm.agent_runtime.container.log_format import STDIN
@@ -15,6 +17,19 @@ from pyswarm.agent_runtime.container.record import Record
 from pyswarm.agent_runtime.container.taps import Listener
 from pyswarm.agent_runtime.container.terminal_pump import TerminalPump
 from pyswarm.proto.clock import Clock
+
+
+@dataclass(frozen=True)
+class Held:
+    """A child that waits for its start: the steps it has left, what it will execute, and our end of its terminal."""
+
+    steps: Steps
+    name: str
+    terminal: int | None
+
+    def close(self) -> None:
+        if self.terminal is not None:
+            os.close(self.terminal)
 
 
 class Entry:
@@ -31,6 +46,7 @@ class Entry:
         self.finishing = False
         self.early_exit: int | None = None
         self.pidfd: int | None = None
+        self.held: Held | None = None
         self._target = target_for(record, directory / "log", tasks)
         self._directory = directory
         self._output: Pump | None = None
@@ -99,13 +115,20 @@ class Entry:
         self._close_pidfd()
         self.ended.set()
 
-    def abandon(self) -> None:
-        """The daemon stops; the container goes on."""
+    def abandon_output(self) -> None:
+        """Read no more from where it would have spoken."""
         if self._output is not None:
             self._output.abandon()
             self._output = None
+
+    def abandon(self) -> None:
+        """The daemon stops; the container goes on."""
+        self.abandon_output()
         self._target.close()
         self._close_pidfd()
+        if self.held is not None:
+            self.held.close()
+            self.held = None
 
     def _close_pidfd(self) -> None:
         if self.pidfd is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pyswarm.agent_runtime.bundle import runtime_spec, users
-from pyswarm.agent_runtime.bundle.become import explain_failure
+from pyswarm.agent_runtime.bundle.become import Steps, explain_failure
 from pyswarm.agent_runtime.bundle.compile_exec import ExecHandover, compile_exec
 from pyswarm.agent_runtime.bundle.runtime_spec import Process
 from pyswarm.agent_runtime.container.exec_streams import Streams
@@ -100,7 +100,9 @@ class Execs:
                         f"container {record.id} cannot be joined: {os.strerror(error.errno)}",
                         remedy="See whether it still runs.",
                     ) from error
-                raise CannotExecute(*explain_failure(program, process, error.index, error.errno)) from error
+                raise CannotExecute(
+                    *explain_failure(Steps.of(program), process.args[0], error.index, error.errno)
+                ) from error
             except TimeoutError:
                 raise CannotExecute(f"the program was not executed within {EXEC_SECONDS:.0f} s", 126) from None
             return Running(started.process, ended)

@@ -56,6 +56,7 @@ class ContainerLog:
     def _room(self) -> tuple["_LogFile", int]:
         """Return the file to write to and how much may be written at once."""
         if self._file is None:
+            self.directory.mkdir(mode=0o755, exist_ok=True)
             self._file = _reopened(self.directory, max(numbers(self.directory), default=1))
         if self._largest_file_bytes and self._file.size >= self._largest_file_bytes:
             former = self._file

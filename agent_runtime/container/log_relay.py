@@ -68,8 +68,9 @@ class Relay:
         self._is_open = True
 
     def begin(self) -> None:
-        """Start sending."""
-        self._task = self._tasks.create_task(self._run(), name=f"log-{self._container_id}")
+        """Start sending, unless that was done."""
+        if self._task is None:
+            self._task = self._tasks.create_task(self._run(), name=f"log-{self._container_id}")
 
     def take(self, pipe: int, stream: str, now: float) -> int:
         data = os.read(pipe, _READ_BYTES)

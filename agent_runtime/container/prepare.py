@@ -49,20 +49,21 @@ class Preparer:
     filters: SeccompFilters
     host: build.HostFacts
 
-    def prepare(self, record: Record) -> Prepared:
-        """Make and open everything. Raises SwarmError or OSError, leaving no cgroup behind."""
+    def prepare(self, record: Record, *, held: bool = False) -> Prepared:
+        """Make and open everything; `held`: the program waits for its start. Raises SwarmError or OSError, leaving no
+        cgroup behind."""
         config = record.present_config
         spec = build.build(record.id, config, record.created.image, self.host)
         opened = ExitStack()
         try:
             self.cgroups.create(record.id, build.limits_of(config.limits))
-            return self._open_all(record, spec, opened)
+            return self._open_all(record, spec, opened, held=held)
         except BaseException:
             opened.close()
             self.cgroups.remove(record.id)
             raise
 
-    def _open_all(self, record: Record, spec: Spec, opened: ExitStack) -> Prepared:
+    def _open_all(self, record: Record, spec: Spec, opened: ExitStack, *, held: bool) -> Prepared:
         def keep(descriptor: int) -> int:
             opened.callback(os.close, descriptor)
             return descriptor
@@ -90,13 +91,15 @@ class Preparer:
         handover = Handover.of(spec, cgroup_files=len(files), has_stdin=has_stdin)
         kinds = {destination: stat.S_ISDIR(os.fstat(tree).st_mode) for destination, tree in trees.items()}
         granted = frozenset(spec.process.capabilities.bounding)
-        program = compile_program(spec, handover, seccomp=self.filters.filter_for(granted), bind_is_directory=kinds)
+        program = compile_program(
+            spec, handover, seccomp=self.filters.filter_for(granted), bind_is_directory=kinds, held=held
+        )
         slots = (rootfs, *outputs, *files, *network, *trees.values(), *inputs)
         assert len(slots) == handover.count
         folder_v2 = self.cgroups.birthplace(record.id)
         birthplace = [keep(os.open(folder_v2, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))] if folder_v2 else []
-        held = () if terminal is None else (terminal,)
-        first = (keep(memory_file(program.encode())), directory, *birthplace, *held)
+        ours = () if terminal is None else (terminal,)
+        first = (keep(memory_file(program.encode())), directory, *birthplace, *ours)
         return Prepared(spec, program, (*first, *slots), bool(birthplace), terminal, opened)
 
     def _overlay(self, record: Record, folder: Path) -> int:
@@ -112,9 +115,11 @@ class Preparer:
     def _write_etc(self, record: Record, spec: Spec, rootfs: int) -> None:
         machine = Path("/etc/resolv.conf")
         resolver = machine.read_text(errors="replace") if machine.is_file() else ""
-        rootfs_files.write_file(rootfs, "/etc/hostname", f"{spec.hostname}\n")
-        rootfs_files.write_file(rootfs, "/etc/hosts", etc_files.hosts(spec.hostname, record.config.extra_hosts))
-        rootfs_files.write_file(rootfs, "/etc/resolv.conf", etc_files.resolv_conf(record.config, resolver))
+        rootfs_files.write_files(rootfs, "/etc", {
+            "hostname": f"{spec.hostname}\n",
+            "hosts": etc_files.hosts(spec.hostname, record.config.extra_hosts),
+            "resolv.conf": etc_files.resolv_conf(record.config, resolver),
+        })  # fmt: skip
 
 
 def _with_user(spec: Spec, wanted: str, groups: Sequence[str], rootfs: int) -> Spec:

@@ -8,6 +8,7 @@ Its mount namespace holds a tiny file system of its own: cloning copies the moun
 pivoted yet has nothing of the machine within reach. Standard library only.
 """
 
+import errno
 import gc
 import os
 import resource
@@ -23,7 +24,7 @@ from typing import Any
 from pyswarm.agent_runtime.container import spawner_protocol as protocol
 from pyswarm.agent_runtime.kernel import executor, process, syscalls
 from pyswarm.agent_runtime.kernel import numbers as n
-from pyswarm.agent_runtime.kernel.program import FAILURE
+from pyswarm.agent_runtime.kernel.program import FAILURE, READY
 
 _FIRST_SLOT_OUTPUT = slice(1, 3)
 """Slots of stdout and stderr, which we keep open."""
@@ -39,6 +40,11 @@ class _Container:
     outputs: list[int]
     record: dict[str, object]
     report: int | None
+    gate: int | None = None
+    """Open while it is held."""
+    is_held: bool = False
+    """It was never let go: nobody is to know that it was there."""
+    was_ready: bool = False
     failure: tuple[int, int] | None = None
     exited: bool = False
 
@@ -123,15 +129,19 @@ class Spawner:
         self._hang_up()  # a new daemon takes over from one that is still closing
         self._daemon, self._greeted = connection, True
         self._poll.register(connection, select.EPOLLIN)
-        containers = [container.id for container in self._containers.values() if container.directory is not None]
-        hello = {"event": "hello", "version": protocol.VERSION, "pid": os.getpid(), "containers": containers}
-        self._tell({**hello, "holds_terminals": True})
+        known = (each for each in self._containers.values() if each.directory is not None and not each.is_held)
+        hello = {"event": "hello", "version": protocol.VERSION, "pid": os.getpid()}
+        ids = [container.id for container in known]
+        self._tell({**hello, "containers": ids, "holds_terminals": True, "holds_created": True})
 
     def _hang_up(self) -> None:
         if self._daemon is not None:
             self._poll.unregister(self._daemon)
             self._daemon.close()
             self._daemon = None
+            # Those it has not started are its own: the next one knows nothing of them.
+            for container in self._containers.values():
+                self._drop(container)
 
     def _tell(self, message: dict[str, object], descriptors: Sequence[int] = ()) -> None:
         """Tell the daemon, if there is one. What matters is on disk: a daemon that misses this finds it there."""
@@ -151,12 +161,17 @@ class Spawner:
             message, descriptors = None, []
         if message is None:
             self._hang_up()
-        elif message["op"] in ("start", "exec"):
-            is_exec = message["op"] == "exec"
-            self._start(message, descriptors, is_exec=is_exec)
-        elif message["op"] == "terminal":
+            return
+        operation = message["op"]
+        if operation in ("start", "hold", "exec"):
+            self._start(message, descriptors, is_exec=operation == "exec", is_held=operation == "hold")
+        elif operation == "go":
+            self._go(message["id"])
+        elif operation == "drop" and message["id"] in self._containers:
+            self._drop(self._containers[message["id"]])
+        elif operation == "terminal":
             self._hand_out_terminal(message["id"])
-        elif message["op"] == "release":
+        elif operation == "release":
             self._release(message["id"])
 
     def _hand_out_terminal(self, container_id: str) -> None:
@@ -164,7 +179,7 @@ class Spawner:
         held = container.outputs if container is not None else []
         self._tell({"event": "terminal", "id": container_id}, held[:1])
 
-    def _start(self, message: dict[str, Any], descriptors: list[int], *, is_exec: bool) -> None:
+    def _start(self, message: dict[str, Any], descriptors: list[int], *, is_exec: bool, is_held: bool) -> None:
         container_id = message["id"]
         program_file, *slots = descriptors
         directory = None if is_exec else slots.pop(0)
@@ -174,7 +189,9 @@ class Spawner:
         outputs = [] if is_exec else [slots.pop(0)] if message.get("terminal") else slots[_FIRST_SLOT_OUTPUT]
         try:
             program, beside = _read_all(program_file), slots[0] if is_exec else None
-            child = executor.clone(program, slots, into_cgroup=cgroup, beside=beside, native=self._native)
+            child = executor.clone(
+                program, slots, into_cgroup=cgroup, beside=beside, native=self._native, shares_memory=not is_held
+            )
         except (OSError, ValueError) as error:
             print(f"cannot clone {container_id}: {error}", file=sys.stderr, flush=True)
             number = error.errno if isinstance(error, OSError) and error.errno else 22
@@ -188,33 +205,71 @@ class Spawner:
         record: dict[str, object] = {
             "pid": child.pid,
             "start_ticks": process.start_ticks(child.pid) or 0,
-            "started_at": time.time(),
             "machine": self._machine,
         }
-        container = _Container(container_id, child.pid, directory, outputs, record, child.report)
+        container = _Container(container_id, child.pid, directory, outputs, record, child.report, child.gate, is_held)
         self._containers[container_id] = self._by_pid[child.pid] = self._reports[child.report] = container
-        try:
-            if directory is not None:
-                protocol.write_record(directory, protocol.PROCESS_FILE, record)
-            os.write(child.gate, b"1")
-        except OSError as error:
-            # A closed gate ends the child; the daemon hears of it as a failed start.
-            print(f"cannot record {container_id}: {error}", file=sys.stderr, flush=True)
-            container.failure = (-1, error.errno or 5)
-        os.close(child.gate)
         self._poll.register(child.report, select.EPOLLIN)
+        if is_held:
+            self._open_gate(container)  # up to where it waits once more
+        else:
+            self._let_go(container)
+
+    def _go(self, container_id: str) -> None:
+        container = self._containers.get(container_id)
+        if container is None or not container.is_held or container.gate is None:
+            self._tell({"event": "failed", "id": container_id, "index": -1, "errno": errno.ESRCH})
+            return
+        container.is_held = False
+        self._let_go(container)
+
+    def _let_go(self, container: _Container) -> None:
+        """Write down who it is, then let it go on."""
+        assert container.gate is not None
+        container.record["started_at"] = time.time()
+        try:
+            if container.directory is not None:
+                protocol.write_record(container.directory, protocol.PROCESS_FILE, container.record)
+        except OSError as error:
+            print(f"cannot record {container.id}: {error}", file=sys.stderr, flush=True)
+            container.failure = (-1, error.errno or errno.EIO)
+        else:
+            self._open_gate(container)
+        os.close(container.gate)
+        container.gate = None
+
+    def _open_gate(self, container: _Container) -> None:
+        assert container.gate is not None
+        try:
+            os.write(container.gate, b"1")
+        except BrokenPipeError:  # it was killed; the daemon hears of it as a failed start
+            container.failure = (-1, errno.EPIPE)
+
+    def _drop(self, container: _Container) -> None:
+        """Let one that is held end: it reads the end of its gate."""
+        if container.is_held and container.gate is not None:
+            os.close(container.gate)
+            container.gate = None
 
     def _read_report(self, container: _Container) -> None:
-        """Learn whether a child reached execve: then its report pipe closes without a word."""
+        """Learn whether a child reached execve: then its report pipe closes without a word. One that is held says a
+        word when it waits."""
         assert container.report is not None
-        data = os.read(container.report, FAILURE.size)
+        data = os.read(container.report, len(READY) + FAILURE.size)
+        if len(data) != FAILURE.size and data[:1] == READY:
+            container.was_ready = True
+            if container.gate is not None:
+                self._tell({"event": "held", "id": container.id})
+            data = data[1:]
+            if not data:
+                return
         self._poll.unregister(container.report)
         os.close(container.report)
         del self._reports[container.report]
         container.report = None
         if len(data) == FAILURE.size:
             container.failure = FAILURE.unpack(data)
-        elif container.failure is None:
+        elif container.failure is None and not container.is_held:
             self._tell({"event": "started", "id": container.id, **container.record})
 
     def _reap(self) -> None:
@@ -230,9 +285,15 @@ class Spawner:
                 self._ended(container, status)
 
     def _ended(self, container: _Container, status: int) -> None:
-        if container.report is not None:
+        while container.report is not None:
             self._read_report(container)
         container.exited = True
+        if container.is_held:
+            if container.gate is not None and not container.was_ready:
+                index, number = container.failure or (-1, errno.ESRCH)
+                self._tell({"event": "failed", "id": container.id, "index": index, "errno": number})
+            self._forget(container)
+            return
         record: dict[str, object] = {"status": status, "finished_at": time.time()}
         if container.failure is not None:
             record["failure"] = container.failure
@@ -256,11 +317,11 @@ class Spawner:
             self._forget(container)
 
     def _forget(self, container: _Container) -> None:
-        del self._containers[container.id]
-        for descriptor in (
-            container.outputs if container.directory is None else (container.directory, *container.outputs)
-        ):
-            os.close(descriptor)
+        if self._containers.get(container.id) is container:  # not another one, started since this was dropped
+            del self._containers[container.id]
+        for descriptor in (container.directory, container.gate, *container.outputs):
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def _read_all(descriptor: int) -> bytes:

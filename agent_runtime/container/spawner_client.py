@@ -37,6 +37,10 @@ class Started:
     at: float
 
 
+_HELD = Started(ProcessId(0, 0), 0.0)
+"""The answer to `hold`: whose process it is matters once it is started."""
+
+
 class StartFailed(Exception):
     """A program did not reach execve: which operation failed (-1: the clone itself) with which errno."""
 
@@ -68,6 +72,8 @@ class SpawnerClient:
         self._execs: dict[str, asyncio.Future[int | None]] = {}
         self._terminals: dict[str, asyncio.Future[int | None]] = {}
         self._holds_terminals = False
+        self.holds_created = False
+        """Whether the connected spawner can hold a container until its start; one of an older version cannot."""
         self._starting: dict[str, asyncio.Future[Started]] = {}
         self._hello: asyncio.Future[dict[str, Any]] | None = None
         self._connecting = asyncio.Lock()
@@ -105,6 +111,7 @@ class SpawnerClient:
                 )
             self.owned = set(hello["containers"])
             self._holds_terminals = hello.get("holds_terminals", False)
+            self.holds_created = hello.get("holds_created", False)
 
     @property
     def _socket_path(self) -> Path:
@@ -173,8 +180,22 @@ class SpawnerClient:
                 "the running spawner is of a version that cannot hold terminals",
                 remedy="Stop the containers it holds; the next spawner can.",
             )
-        extra = {"terminal": True} if terminal else {}
-        return await self._begin("start", container_id, descriptors, into_cgroup, **extra)
+        return await self._begin("start", container_id, descriptors, into_cgroup=into_cgroup, terminal=terminal)
+
+    async def hold(
+        self, container_id: str, descriptors: Sequence[int], *, into_cgroup: bool, terminal: bool = False
+    ) -> None:
+        """Make a container that waits for `go`; it ends with our connection. Otherwise as `start`."""
+        await self._begin("hold", container_id, descriptors, into_cgroup=into_cgroup, terminal=terminal)
+
+    async def go(self, container_id: str) -> Started:
+        """Let a container that is held execute its program. Raises StartFailed (with index -1 when none is held), or
+        Unavailable."""
+        return await self._begin("go", container_id, ())
+
+    async def drop(self, container_id: str) -> None:
+        """Let a container that is held end."""
+        await self._send({"op": "drop", "id": container_id}, ())
 
     async def terminal(self, container_id: str) -> int | None:
         """Return our end of a container's terminal, which is the caller's to close; None if the spawner has none."""
@@ -194,17 +215,17 @@ class SpawnerClient:
         ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._execs[exec_id] = ended
         try:
-            return await self._begin("exec", exec_id, descriptors, into_cgroup), ended
+            return await self._begin("exec", exec_id, descriptors, into_cgroup=into_cgroup), ended
         except BaseException:
             self._execs.pop(exec_id, None)
             raise
 
-    async def _begin(self, op: str, name: str, descriptors: Sequence[int], into_cgroup: bool, **extra: bool) -> Started:
+    async def _begin(self, op: str, name: str, descriptors: Sequence[int], **extra: bool) -> Started:
         await self.connect()
         started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self._starting[name] = started
         try:
-            await self._send({"op": op, "id": name, "into_cgroup": into_cgroup, **extra}, descriptors)
+            await self._send({"op": op, "id": name, **extra}, descriptors)
             return await started
         finally:
             self._starting.pop(name, None)
@@ -263,6 +284,9 @@ class SpawnerClient:
                 self.owned.add(container_id)
             if future is not None and not future.done():
                 future.set_result(Started(ProcessId(message["pid"], message["start_ticks"]), message["started_at"]))
+        elif event == "held":
+            if future is not None and not future.done():
+                future.set_result(_HELD)
         elif event == "failed":
             if future is not None and not future.done():
                 future.set_exception(StartFailed(message["index"], message["errno"]))

@@ -5,16 +5,22 @@
                                                 descriptors: program (memfd), the container's directory, if
                                                 `into_cgroup` its cgroup v2 directory, if `terminal` (else left out)
                                                 our end of it, then the program's slots
+      {"op": "hold", "id", "into_cgroup", "terminal"}     as start, with a program that stops at the gate once more;
+                                                nothing is written down, and it ends with this daemon's connection
+      {"op": "go", "id"}         let one that is held go on: from here on it is as if it had been started now
+      {"op": "drop", "id"}       let one that is held end
       {"op": "exec", "id", "into_cgroup"}       as start, for another process in a running container, but without a
                                                 directory: nothing is written down, and it is forgotten as soon as it
                                                 has ended. The first slot is a pidfd of the container's first process
       {"op": "terminal", "id"}   hand out our end of a container's terminal
       {"op": "release", "id"}    the exit record and all output are in safe hands: forget the container
     spawner -> daemon
-      {"event": "hello", "version", "pid", "containers": [id, ...], "holds_terminals"}
+      {"event": "hello", "version", "pid", "containers": [id, ...], "holds_terminals", "holds_created"}
                                                           first, to every daemon that connects
+      {"event": "held", "id"}                             it is all set up and waits at the gate
       {"event": "started", "id", "pid", "start_ticks", "started_at"}    it has reached execve; process.json is on disk
-      {"event": "failed", "id", "index", "errno"}         it has not: which operation failed; it is gone
+      {"event": "failed", "id", "index", "errno"}         it has not: which operation failed; it is gone (index -1: it
+                                                          could not be cloned, or none is held under that id)
       {"event": "terminal", "id"}                         beside it the descriptor; none: it has no terminal
       {"event": "exit", "id", "status"}                   a wait status; exit.json is on disk already
 

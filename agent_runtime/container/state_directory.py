@@ -11,6 +11,7 @@
 Names with a leading dot are halves: being made, or being removed. Both are thrown away at start.
 """
 
+import errno
 import os
 import shutil
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from google.protobuf.message import DecodeError
 
 from pyswarm.agent_runtime.container.record import Created, Outcome, Record
 from pyswarm.agent_runtime.container.spawner_protocol import EXIT_FILE, PROCESS_FILE
+from pyswarm.agent_runtime.kernel import small_files
 from pyswarm.agent_runtime.kernel.process import ProcessId
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.v1 import runtime_pb2 as pb
@@ -77,18 +79,21 @@ class StateDirectory:
 
     def create(self, record: Record) -> None:
         """Write a new container. It exists once its directory is renamed into place."""
-        aside = self.root / f".new-{record.id}"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(mode=0o700)
-        (aside / "config.pb").write_bytes(record.config.SerializeToString())
-        (aside / "container.json").write_bytes(msgspec.json.encode(record.created))
-        for name in ("upper", "work", "rootfs", "log"):
-            (aside / name).mkdir()
-            # The upper layer's mode is that of the container's /: the daemon's umask must not shut users out of it.
-            (aside / name).chmod(0o755)
+        aside = f"{self.root}/.new-{record.id}"
+        try:
+            os.mkdir(aside, 0o700)
+        except FileExistsError:
+            shutil.rmtree(aside)
+            os.mkdir(aside, 0o700)
+        small_files.write_new(f"{aside}/config.pb", record.config.SerializeToString())
+        small_files.write_new(f"{aside}/container.json", msgspec.json.encode(record.created))
+        for name in ("upper", "work"):
+            os.mkdir(f"{aside}/{name}")
+        # The upper layer's mode is that of the container's /: the daemon's umask must not shut users out of it.
+        os.chmod(f"{aside}/upper", 0o755)
         for name in ("stdout", "stderr", *(("stdin",) if record.config.open_stdin else ())):
-            os.mkfifo(aside / name, 0o600)
-        aside.rename(self.path(record.id))
+            os.mkfifo(f"{aside}/{name}", 0o600)
+        os.rename(aside, self.path(record.id))
 
     def write_outcome(self, container_id: str, outcome: Outcome) -> None:
         self._replace(container_id, "outcome.json", msgspec.json.encode(outcome))
@@ -101,12 +106,12 @@ class StateDirectory:
 
     def _replace(self, container_id: str, name: str, content: bytes) -> None:
         path = self.path(container_id) / name
-        aside = path.with_suffix(".new")
-        aside.write_bytes(content)
-        aside.rename(path)
+        aside = f"{path}.new"
+        small_files.write_new(aside, content)
+        os.rename(aside, path)
 
     def write_spec(self, container_id: str, spec: bytes) -> None:
-        (self.path(container_id) / "config.json").write_bytes(spec)
+        small_files.write_new(self.path(container_id) / "config.json", spec)
 
     def exit_record(self, container_id: str) -> ExitRecord | None:
         return _read(self.path(container_id) / EXIT_FILE, ExitRecord)
@@ -116,10 +121,15 @@ class StateDirectory:
 
     def remove(self, container_id: str) -> None:
         """Remove a container and all of it; gone at once, even if we die half-way. Blocks: may be large."""
-        aside = self.root / f".dead-{container_id}"
-        shutil.rmtree(aside, ignore_errors=True)
-        self.path(container_id).rename(aside)
-        shutil.rmtree(aside)
+        aside = f"{self.root}/.dead-{container_id}"
+        try:
+            os.rename(self.path(container_id), aside)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(aside)  # an earlier container of that name, cut short
+            os.rename(self.path(container_id), aside)
+        _remove_tree(aside)
 
     def load_all(self) -> list[Found]:
         """Return every container, and throw away halves and what cannot be read."""
@@ -157,10 +167,35 @@ class StateDirectory:
         return Found(record, process, _read(path / EXIT_FILE, ExitRecord))
 
 
+def _remove_tree(folder: str) -> None:
+    """Remove a directory of a dead container, which nobody can change any more. Raises OSError."""
+    try:
+        _remove_by_path(folder)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        shutil.rmtree(folder)  # by descriptors, level by level: a container may nest deeper than a path is long
+
+
+def _remove_by_path(folder: str) -> None:
+    with os.scandir(folder) as entries:
+        for entry in list(entries):
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            try:
+                os.rmdir(entry.path)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                _remove_by_path(entry.path)
+    os.rmdir(folder)
+
+
 def _read(path: Path, kind: type[T]) -> T | None:
     """Return a record, or None if it is missing; one torn by a power cut counts as missing."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(small_files.read(path), type=kind)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:

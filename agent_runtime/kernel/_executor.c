@@ -8,7 +8,9 @@
  * Since that suspends whoever clones until execve, and we must write down the child's pid before it may go on, a short
  * thread does it.
  *
- * A child that joins a running container, whose processes may be hostile, gets a copy of our memory instead.
+ * A child that joins a running container, whose processes may be hostile, or that waits for long before execve, gets a
+ * copy of our memory instead. It gives all of it back at once but what it runs on, some 50 kB: pages that we change
+ * meanwhile would otherwise be kept twice for every child that waits.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -29,6 +31,10 @@
 #define VERSION 2u
 #define NO_SLOT 0xFFFFu
 #define REPORT_SLOT 255u
+#define GATE_SLOT 254u
+#define PAGE 4096u
+#define KEPT_AROUND_THREAD 8192u
+#define KEPT 3
 #define CHILD_STACK_BYTES 16384u
 #define THREAD_STACK_BYTES 65536u
 #define MOST_SLOTS 65536u
@@ -44,7 +50,7 @@ struct operation {
     int32_t number;
     uint16_t save, skip;
     uint8_t kind[6];
-    uint16_t pad;
+    uint16_t least;   /* a result below it counts as EPIPE: an end where a word was awaited */
     int64_t argument[6];
     struct { uint16_t error, skip; } expected[3];
 } __attribute__((packed));
@@ -52,6 +58,10 @@ struct operation {
 struct pointer {
     uint32_t place, target;
 } __attribute__((packed));
+
+struct range {
+    uintptr_t start, end;
+};
 
 /* All a child needs, in one mapping with its stack. */
 struct job {
@@ -65,6 +75,7 @@ struct job {
     struct clone_args clone;
     struct operation *operation;
     int64_t *slot;
+    struct range kept[KEPT]; /* of a copied memory, in order; none if it is shared */
 };
 
 /* --- system calls without the C library: the result is -errno when they fail */
@@ -155,6 +166,8 @@ static uint32_t run_operations(const struct job *job, uint32_t *error)
         for (int place = 0; place < 6; place++)
             argument[place] = op->kind[place] == KIND_SLOT ? job->slot[op->argument[place]] : op->argument[place];
         long result = call(op->number, argument[0], argument[1], argument[2], argument[3], argument[4], argument[5]);
+        if (result >= 0 && result < op->least)
+            result = -EPIPE;
         if (result >= 0 || result < -4095) {
             if (op->save != NO_SLOT)
                 job->slot[op->save] = result;
@@ -174,11 +187,30 @@ static uint32_t run_operations(const struct job *job, uint32_t *error)
     return job->operations;
 }
 
+/* Unmap everything but what is kept. That a kernel refuses some of it costs memory, nothing else. */
+static void give_back(const struct job *job)
+{
+    uintptr_t at = 0;
+    for (int number = 0; number < KEPT; number++) {
+        if (job->kept[number].start > at)
+            call(SYS_munmap, (long)at, (long)(job->kept[number].start - at), 0, 0, 0, 0);
+        if (job->kept[number].end > at)
+            at = job->kept[number].end;
+    }
+    for (int bits = 48; bits >= 39; bits--) {
+        uintptr_t top = ((uintptr_t)1 << bits) - PAGE;
+        if (top > at && call(SYS_munmap, (long)at, (long)(top - at), 0, 0, 0, 0) == 0)
+            return;
+    }
+}
+
 static void child(struct job *job)
 {
     struct { uint32_t index, error; } failure;
     char byte;
     announce(job, CLONED);
+    if (job->kept[0].end)
+        give_back(job);
     call(SYS_close, job->gate_write, 0, 0, 0, 0, 0);
     /* The gate opens when our parent has written down who we are. EOF: it died, nobody knows of us. */
     if (call(SYS_read, job->gate, (long)&byte, 1, 0, 0, 0) != 1)
@@ -233,9 +265,36 @@ static int clone_sharing(struct job *job)
     return __atomic_load_n(&job->state, __ATOMIC_ACQUIRE) == FAILED ? job->error : 0;
 }
 
+extern const char __ehdr_start[] __attribute__((visibility("hidden")));
+extern const char _end[] __attribute__((visibility("hidden")));
+
+static struct range pages(uintptr_t start, uintptr_t end)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    return (struct range){start & ~(page - 1), (end + page - 1) & ~(page - 1)};
+}
+
+/* Note what a child needs of a copy of our memory: this file, its job, and around the thread's pointer what the
+ * compiler and the kernel (rseq) look at. */
+static void note_kept(struct job *job)
+{
+    uintptr_t base = (uintptr_t)job - CHILD_STACK_BYTES, thread = (uintptr_t)__builtin_thread_pointer();
+    job->kept[0] = pages((uintptr_t)__ehdr_start, (uintptr_t)_end);
+    job->kept[1] = pages(base, base + job->mapping_bytes);
+    job->kept[2] = pages(thread - KEPT_AROUND_THREAD, thread + KEPT_AROUND_THREAD);
+    for (int last = KEPT - 1; last > 0; last--)
+        for (int at = 0; at < last; at++)
+            if (job->kept[at].start > job->kept[at + 1].start) {
+                struct range earlier = job->kept[at + 1];
+                job->kept[at + 1] = job->kept[at];
+                job->kept[at] = earlier;
+            }
+}
+
 /* Clone with a copy of our memory. Return 0 or an errno. */
 static int clone_copying(struct job *job)
 {
+    note_kept(job);
     long pid = clone_and_run(job, child);
     if (pid < 0)
         return (int)-pid;
@@ -291,7 +350,7 @@ static struct job *load(const char *encoded, size_t length, size_t descriptors)
     }
     if (head.slots <= REPORT_SLOT)
         head.slots = REPORT_SLOT + 1;
-    if (descriptors >= REPORT_SLOT) {
+    if (descriptors >= GATE_SLOT) {
         PyErr_SetString(PyExc_ValueError, "more descriptors than slots");
         return NULL;
     }
@@ -350,6 +409,7 @@ static PyObject *executor_clone(PyObject *module, PyObject *arguments)
         return NULL;
     }
     job->slot[REPORT_SLOT] = report;
+    job->slot[GATE_SLOT] = gate;
     job->gate = gate;
     job->gate_write = gate_write;
     job->clone.exit_signal = SIGCHLD;

@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
+from pyswarm.agent_runtime.kernel import small_files
 from pyswarm.agent_runtime.kernel.cgroup_layout import V2_CONTROLLERS, V2_OBSERVED, Layout
 from pyswarm.agent_runtime.kernel.cgroup_limits import (
     Limits,
@@ -74,8 +76,8 @@ class Cgroups:
         settings = v1_settings(limits) if self.layout.v1 else []
         if self.layout.unified:
             settings += [s for s in v2_settings(limits) if s.controller not in self.layout.v1]
-        for setting in settings:
-            self._write(name, setting)
+        for _, same_file in groupby(settings, lambda each: (each.controller, each.file)):
+            self._write(name, *same_file)
 
     def update(self, name: str, old: Limits, new: Limits) -> None:
         """Change the limits of a container's cgroup. Raises OSError."""
@@ -86,17 +88,14 @@ class Cgroups:
             if setting.controller not in self.layout.v1:
                 self._write(name, setting)
 
-    def _write(self, name: str, setting: Setting) -> None:
+    def _write(self, name: str, setting: Setting, *more: Setting) -> None:
+        """Write settings of one file, one after the other."""
         top = self.layout.v1.get(setting.controller)
         if top is None and (self.layout.unified is None or self._only_in_v1(setting)):
             return
         path = (top or self.layout.unified or Path()) / self.parent / name / setting.file
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(descriptor, setting.value.encode())
-            finally:
-                os.close(descriptor)
+            small_files.tell(path, *(each.value.encode() for each in (setting, *more)))
         except FileNotFoundError:
             if not setting.optional:
                 raise
@@ -122,7 +121,7 @@ class Cgroups:
         found: set[int] = set()
         for folder in self._folders(name):
             try:
-                found.update(int(line) for line in (folder / "cgroup.procs").read_text().split())
+                found.update(int(line) for line in small_files.read(folder / "cgroup.procs").split())
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENODEV):
                     raise
@@ -139,7 +138,7 @@ class Cgroups:
     def oom_kills(self, name: str) -> int:
         """Return how often the kernel killed a process of the container for its memory limit; 0 if it is gone."""
         try:
-            return counter(self.oom_file(name).read_text(), "oom_kill")
+            return counter(small_files.read(self.oom_file(name)).decode(), "oom_kill")
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
                 return 0
@@ -163,7 +162,8 @@ class Cgroups:
         if self.layout.unified:
             try:
                 with _removed_is_not_found():
-                    (self.layout.unified / self.parent / name / "cgroup.kill").write_text("1")
+                    small_files.tell(self.layout.unified / self.parent / name / "cgroup.kill", b"1")
+                    return  # whoever is in a v1 hierarchy was born in this one
             except FileNotFoundError:
                 pass  # Linux before 5.14: one by one, below
         for pid in self.processes(name):

@@ -9,6 +9,7 @@ Only for a process with a single thread of Python. Standard library only.
 """
 
 import ctypes
+import errno as errors
 import os
 import struct
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pyswarm.agent_runtime.kernel.program import (
     EXPECTED,
     FAILURE,
     FIRST_SAVED_SLOT,
+    GATE_SLOT,
     HEADER,
     MAGIC,
     NO_SLOT,
@@ -43,8 +45,8 @@ _syscall.restype = ctypes.c_long
 _syscall.argtypes = [ctypes.c_long] * 7
 
 
-_Call = tuple[int, int, int, list[int], tuple[tuple[int, int], ...], dict[int, int]]
-"""number, save slot, skip, arguments, (place, slot) of arguments that are slots, {errno: skip}"""
+_Call = tuple[int, int, int, list[int], tuple[tuple[int, int], ...], dict[int, int], int]
+"""number, save slot, skip, arguments, (place, slot) of arguments that are slots, {errno: skip}, least result"""
 
 
 class LoadedProgram:
@@ -73,7 +75,7 @@ _NONE: dict[int, int] = {}
 
 
 def _decode(fields: tuple[Any, ...], base: int) -> _Call:
-    number, save, skip, kinds, _, *arguments, expected = fields
+    number, save, skip, kinds, least, *arguments, expected = fields
     slots: tuple[tuple[int, int], ...] = ()
     if kinds != _NO_KINDS:
         for place, kind in enumerate(kinds):
@@ -85,7 +87,7 @@ def _decode(fields: tuple[Any, ...], base: int) -> _Call:
     if expected != _NOTHING_EXPECTED:
         flat = EXPECTED.unpack(expected)
         tolerated = {errno: over for errno, over in zip(flat[::2], flat[1::2], strict=True) if errno}
-    return number, save, skip, arguments, slots, tolerated
+    return number, save, skip, arguments, slots, tolerated, least
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def _clone_in_python(
     report_write: int,
 ) -> int:
     slots = [*descriptors, *([-1] * (max(program.slot_count, FIRST_SAVED_SLOT) - len(descriptors)))]
-    slots[REPORT_SLOT.index] = report_write
+    slots[REPORT_SLOT.index], slots[GATE_SLOT.index] = report_write, gate_read
     failure = ctypes.create_string_buffer(FAILURE.size)
     failure_address = ctypes.addressof(failure)
     one = ctypes.create_string_buffer(1)
@@ -200,16 +202,16 @@ def _run(calls: list[_Call], slots: list[int]) -> tuple[int, int]:
     get_errno, syscall = ctypes.get_errno, _syscall
     at, end = 0, len(calls)
     while at < end:
-        number, save, skip, arguments, places, tolerated = calls[at]
+        number, save, skip, arguments, places, tolerated, least = calls[at]
         for place, slot in places:
             arguments[place] = slots[slot]
         result = syscall(number, *arguments)
-        if result >= 0:
+        if result >= least:
             if save != NO_SLOT:
                 slots[save] = result
             at += 1 + skip
             continue
-        errno = get_errno()
+        errno = get_errno() if result < 0 else errors.EPIPE
         if errno not in tolerated:
             return at, errno
         at += 1 + tolerated[errno]

@@ -65,6 +65,7 @@ def _overlay_picked_up(lower: Sequence[Path], upper: Path, work: Path, at: Path)
     # Short names through our own descriptors: the options of mount(2) must fit one page.
     descriptors = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in (*reversed(lower), upper, work)]
     try:
+        at.mkdir(exist_ok=True)
         names = [f"/proc/self/fd/{descriptor}" for descriptor in descriptors]
         options = f"lowerdir={':'.join(names[:-2])},upperdir={names[-2]},workdir={names[-1]}"
         mount("overlay", at, "overlay", 0, options)

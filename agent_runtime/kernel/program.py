@@ -5,12 +5,14 @@ container is. The encoding is made for an interpreter without memory management 
 operations, one block of data, and a table of the places in that block which hold pointers into it.
 
     header   u32 magic, version, operation count, pointer count, data length, slot count, clone flags
-    op       i32 nr, u16 save slot, u16 skip when it succeeds, 6 x u8 kind, u16 pad, 6 x i64 argument,
-             3 x (u16 errno, u16 skip): an errno that is expected, and how many operations to skip then
+    op       i32 nr, u16 save slot, u16 skip when it succeeds, 6 x u8 kind, u16 least: a smaller result is a failure,
+             EPIPE; 6 x i64 argument, 3 x (u16 errno, u16 skip): an errno that is expected, and how many operations
+             to skip then
     pointer  u32 where in the data, u32 to where in the data
 
 Descriptors live in slots: those handed over by the daemon from 0 on, those that operations save from
-`FIRST_SAVED_SLOT` on. The one before is the pipe on which a child reports its failure.
+`FIRST_SAVED_SLOT` on. The two before are the gate, for a child that waits there once more, and the pipe on which it
+reports its failure.
 """
 
 import os
@@ -33,6 +35,8 @@ EXPECTED = struct.Struct("=6H")
 POINTER = struct.Struct("=II")
 FAILURE = struct.Struct("=II")
 """What a child that fails reports: index of the operation, errno."""
+READY = b"R"
+"""What a child says when it has come as far as it may before it is let go on."""
 
 
 class Kind(IntEnum):
@@ -59,6 +63,9 @@ class Slot:
 
 REPORT_SLOT = Slot(FIRST_SAVED_SLOT - 1)
 """Holds the pipe on which a failure is reported; a program may move it."""
+
+GATE_SLOT = Slot(FIRST_SAVED_SLOT - 2)
+"""Holds the pipe through which whoever cloned a child lets it go on; its end means that nobody will."""
 
 Argument = int | Data | Slot
 
@@ -100,7 +107,7 @@ _NO_KINDS, _NOTHING_EXPECTED = bytes(6), bytes(EXPECTED.size)
 
 
 def _encode(
-    call: str, arguments: tuple[Argument, ...], save: int, skip: int, tolerated: tuple[tuple[int, int], ...]
+    call: str, arguments: tuple[Argument, ...], save: int, skip: int, tolerated: tuple[tuple[int, int], ...], least: int
 ) -> bytes:
     kinds, values = _NO_KINDS, [0, 0, 0, 0, 0, 0]
     for place, argument in enumerate(arguments):
@@ -114,7 +121,7 @@ def _encode(
     if tolerated:
         flat = [number for pair in tolerated for number in pair]
         expected = EXPECTED.pack(*flat, *[0] * (6 - len(flat)))
-    return OPERATION.pack(SYS[call], save, skip, kinds, 0, *values, expected)
+    return OPERATION.pack(SYS[call], save, skip, kinds, least, *values, expected)
 
 
 class Writer:
@@ -177,12 +184,14 @@ class Writer:
         save: Slot | None = None,
         skip: int = 0,
         tolerated: tuple[tuple[int, int], ...] = (),
+        least: int = 0,
     ) -> None:
         """Append one call. `skip` jumps over that many operations when it succeeds; `tolerated` lists up to three
-        (errno, skip) pairs that are no failure."""
+        (errno, skip) pairs that are no failure. A result below `least` is one: EPIPE."""
         assert len(tolerated) <= 3
         slot = NO_SLOT if save is None else save.index
-        self._operations.append(Operation(name, label, _encode(name, arguments, slot, skip, tolerated), self.field))
+        encoded = _encode(name, arguments, slot, skip, tolerated, least)
+        self._operations.append(Operation(name, label, encoded, self.field))
 
     def finish(self) -> Program:
         return Program(self.clone_flags, tuple(self._operations), bytes(self._data), tuple(self._pointers), self._slots)

@@ -7,6 +7,7 @@ with the rootfs as its root (openat2, RESOLVE_IN_ROOT) and never through magic l
 import errno
 import os
 import stat
+from collections.abc import Mapping
 
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.syscalls import openat2
@@ -35,22 +36,30 @@ def read_file(root: int, path: str) -> str:
         os.close(descriptor)
 
 
-def write_file(root: int, path: str, content: str) -> None:
-    """Replace a file of the rootfs, making its directory if need be; a symbolic link there is replaced as well."""
-    folder, name = os.path.split(path.lstrip("/"))
-    parent = make_directory(root, folder) if folder else os.dup(root)
+def write_files(root: int, folder: str, contents: Mapping[str, str]) -> None:
+    """Replace files of a directory of the rootfs, making that if need be; a symbolic link is replaced as well."""
+    parent = make_directory(root, folder)
     try:
-        try:
-            os.unlink(name, dir_fd=parent)
-        except FileNotFoundError:
-            pass
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, 0o644, dir_fd=parent)
-        with os.fdopen(descriptor, "w") as file:
-            os.fchmod(descriptor, 0o644)
-            file.write(content)
+        for name, content in contents.items():
+            _write_file(parent, name, content.encode())
     finally:
         os.close(parent)
+
+
+def _write_file(parent: int, name: str, content: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, 0o644, dir_fd=parent)
+    except FileExistsError:
+        os.unlink(name, dir_fd=parent)
+        descriptor = os.open(name, flags, 0o644, dir_fd=parent)
+    try:
+        os.fchmod(descriptor, 0o644)  # whatever our umask is
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
 
 
 def make_directory(root: int, path: str) -> int:

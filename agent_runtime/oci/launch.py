@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyswarm.agent_runtime.bundle.become import FIND_LABEL, READY
+from pyswarm.agent_runtime.bundle.become import FIND_LABEL
 from pyswarm.agent_runtime.bundle.runtime_spec import Process, Spec
 from pyswarm.agent_runtime.bundle.validate import InvalidConfig
 from pyswarm.agent_runtime.kernel import executor
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.process import start_ticks
-from pyswarm.agent_runtime.kernel.program import FAILURE, Program
+from pyswarm.agent_runtime.kernel.program import FAILURE, READY, Program
 from pyswarm.agent_runtime.kernel.syscalls import syscall, unshare
 from pyswarm.agent_runtime.oci.prepare import open_namespace, write_id_maps
 from pyswarm.agent_runtime.oci.state import Step

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pyswarm.agent_runtime.kernel import executor
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.executor import Child
-from pyswarm.agent_runtime.kernel.program import FAILURE, HEADER, REPORT_SLOT, Program, Slot, Writer
+from pyswarm.agent_runtime.kernel.program import FAILURE, GATE_SLOT, HEADER, READY, REPORT_SLOT, Program, Slot, Writer
 
 NATIVE = sys.argv[2:] == ["native"]
 CASES: dict[str, Callable[[], None]] = {}
@@ -122,6 +122,41 @@ def nothing_happens_before_the_gate_is_opened_nor_when_it_is_closed() -> None:
     assert reported(child) == b""
     assert ended(child) == 125
     assert os.read(reader, 100) == b""
+
+
+def waiting_once_more() -> Child:
+    w = Writer()
+    w.call("write", REPORT_SLOT, w.block(READY), 1, label="say so")
+    w.call("read", GATE_SLOT, w.block(bytes(8)), 1, label="wait", least=1)
+    child = executor.clone(shell(w, "exit 4").encode(), [], into_cgroup=None, native=NATIVE, shares_memory=False)
+    os.write(child.gate, b"1")
+    assert os.read(child.report, 8) == READY
+    return child
+
+
+@case
+def one_that_waits_at_its_gate_once_more_goes_when_it_is_opened() -> None:
+    child = waiting_once_more()
+    assert let_go(child) == b""
+    assert ended(child) == 4
+
+
+@case
+def one_that_waits_at_its_gate_once_more_ends_when_it_is_closed() -> None:
+    child = waiting_once_more()
+    os.close(child.gate)
+    assert FAILURE.unpack(reported(child)) == (1, errno.EPIPE)
+    assert ended(child) == 127
+
+
+@case
+def one_with_a_copy_of_our_memory_gives_it_back() -> None:
+    child = waiting_once_more()
+    with open(f"/proc/{child.pid}/smaps_rollup") as rollup:
+        held = next(int(line.split()[1]) for line in rollup if line.startswith("Rss:"))
+    assert not NATIVE or held < 200, held
+    assert let_go(child) == b""
+    assert ended(child) == 4
 
 
 @case

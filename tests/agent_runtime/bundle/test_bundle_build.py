@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from pyswarm.agent_runtime.bundle import build, etc_files, runtime_spec, users
-from pyswarm.agent_runtime.bundle.become import explain_failure
+from pyswarm.agent_runtime.bundle.become import Steps, explain_failure
 from pyswarm.agent_runtime.bundle.compile import Handover, compile_program
 from pyswarm.agent_runtime.bundle.compile_exec import ExecHandover, compile_exec
 from pyswarm.agent_runtime.bundle.runtime_spec import Spec, User
@@ -206,7 +206,8 @@ def test_the_slots_of_what_is_handed_over_do_not_overlap() -> None:
 def test_failures_are_put_into_words(from_end: int, number: int, text: str, code: int) -> None:
     spec = spec_of()
     program, _ = program_for(spec)
-    reason, exit_code = explain_failure(program, spec.process, len(program.operations) - from_end, number)
+    name, index = spec.process.args[0], len(program.operations) - from_end
+    reason, exit_code = explain_failure(Steps.of(program), name, index, number)
     assert text in reason
     assert exit_code == code
 
@@ -215,7 +216,7 @@ def test_a_failure_on_the_way_names_what_was_being_done() -> None:
     spec = spec_of()
     program, _ = program_for(spec)
     index = next(i for i, o in enumerate(program.operations) if o.label == "mount proc on /proc")
-    assert explain_failure(program, spec.process, index, errno.EPERM) == (
+    assert explain_failure(Steps.of(program), spec.process.args[0], index, errno.EPERM) == (
         "cannot mount proc on /proc: Operation not permitted",
         128,
     )

@@ -8,7 +8,7 @@ import pytest
 
 from pyswarm.agent_runtime.kernel import mounts
 from pyswarm.agent_runtime.kernel import numbers as n
-from pyswarm.agent_runtime.kernel.rootfs_files import read_file, write_file
+from pyswarm.agent_runtime.kernel.rootfs_files import read_file, write_files
 
 pytestmark = pytest.mark.kernel
 
@@ -38,7 +38,7 @@ def test_layers_are_stacked_and_nothing_is_mounted_on_the_machine(folders: Path,
     try:
         assert Path("/proc/self/mountinfo").read_text() == before
         assert (read_file(root, "both"), read_file(root, "only-low")) == ("high", "low")
-        write_file(root, "/new", "mine")
+        write_files(root, "/", {"new": "mine"})
         assert (folders / "upper/new").read_text() == "mine"
         assert not (folders / "low/new").exists()
     finally:

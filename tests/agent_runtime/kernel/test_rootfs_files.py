@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pyswarm.agent_runtime.kernel.rootfs_files import LARGEST_READ_BYTES, make_directory, read_file, write_file
+from pyswarm.agent_runtime.kernel.rootfs_files import LARGEST_READ_BYTES, make_directory, read_file, write_files
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_an_endless_file_is_refused(root: int, tmp_path: Path) -> None:
 
 def test_writing_replaces_a_link_instead_of_following_it(root: int, tmp_path: Path) -> None:
     (tmp_path / "rootfs/etc/hosts").symlink_to("../../secret")
-    write_file(root, "/etc/hosts", "new")
+    write_files(root, "/etc", {"hosts": "new"})
     assert (tmp_path / "secret").read_text() == "outside"
     assert (tmp_path / "rootfs/etc/hosts").read_text() == "new"
 
