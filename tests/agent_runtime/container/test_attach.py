@@ -72,6 +72,7 @@ async def test_one_who_does_not_listen_holds_up_nothing(box: RuntimeHost, driver
 async def test_a_terminal_is_one_that_can_be_resized_and_its_words_are_kept(box: RuntimeHost) -> None:
     script = "test -t 0 && test -t 1 && test -t 2 && echo all $TERM; read x; stty size; read x; stty size; exit 4"
     await box.start("shell", "sh", "-c", script, tty=True, open_stdin=True)
+    await box.follow_until("shell", "all xterm\r")
     async with attached(box, "shell", rows=24, columns=100) as one:
         one.say(b"\n")
         await one.until(b"24 100\r\n")
@@ -95,6 +96,7 @@ async def test_ctrl_c_on_a_terminal_reaches_the_program(box: RuntimeHost) -> Non
     await box.start(
         "shell", "sh", "-c", "trap 'exit 9' INT; echo here; while :; do read x; done", tty=True, open_stdin=True
     )
+    await box.follow_until("shell", "here\r")  # before its trap is set it would not feel it
     async with attached(box, "shell") as one:
         one.say(b"\x03")
         assert (await one.to_the_end()).exit_code == 9

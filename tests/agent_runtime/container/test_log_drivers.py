@@ -261,7 +261,7 @@ async def test_an_unknown_driver_is_refused_before_anything_is_made(host: Runtim
 async def test_nothing_is_kept_with_the_driver_none(host: RuntimeHost) -> None:
     await host.start("mute", "sh", "-c", "head -c 5000000 /dev/zero", log_driver=driver("none"))
     assert (await host.wait("mute")).exit_code == 0
-    assert list((host.paths.runtime / "containers/mute/log").iterdir()) == []
+    assert not (host.paths.runtime / "containers/mute/log").exists()
     with pytest.raises(FailedPrecondition, match="does not support reading: none"):
         await host.records("mute")
 
