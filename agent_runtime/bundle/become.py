@@ -103,11 +103,13 @@ def become(
                 w.call("dup3", source, kept, os.O_CLOEXEC, label="keep a pipe", save=source)
                 kept += 1
     w.call("close_range", kept, 0xFFFFFFFF, 0, label="close descriptors")
-    if not early and seccomp.listener:
+    # Before the wait where somebody listens, or where the filter is our own, which lets one read, report and end.
+    waits_filtered = seccomp.listener or (hold is not None and hold.is_under_its_parent)
+    if not early and waits_filtered:
         _filter_calls(w, seccomp, hold)
     if hold is not None and hold.go is not None:
         _wait(w, hold, hold.go)
-    if not early and not seccomp.listener:
+    if not early and not waits_filtered:
         _filter_calls(w, seccomp, None)
     _execute(w, process)
 

@@ -58,6 +58,10 @@ class Entry:
         """Its log, if it can be read."""
         return self._target if isinstance(self._target, ContainerLog) else None
 
+    @property
+    def has_distant_log(self) -> bool:
+        return isinstance(self._target, Relay)
+
     async def call_log(self) -> None:
         """Make sure that whoever keeps its log outside can be reached. Raises OSError."""
         if isinstance(self._target, Relay):

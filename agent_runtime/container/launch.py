@@ -1,7 +1,7 @@
 """Bring up a container's first process: to the point of its start, and from there, or from nothing, to its program.
 
-A container that is created is *held*: a child with everything set up (namespaces, mounts, cgroup, rights) waits before
-its seccomp filter and execve, so that `start` is one message. It is held for the daemon that created it, by the
+A container that is created is *held*: a child with everything set up (namespaces, mounts, cgroup, rights, filter) waits
+before its execve, so that `start` is one message. It is held for the daemon that created it, by the
 spawner: nothing on disk tells of it, and it ends when either of them does. Then, or when it could not be held, `start`
 does all the work at once, and tells what is wrong. What a start means to a container's record is `containers`'
 business.
@@ -72,7 +72,8 @@ class Launcher:
 
     async def start(self, entry: Entry) -> Started:
         """Let a created container run its program; return once it was executed. Raises CannotStart."""
-        await self._call_log(entry)
+        if entry.has_distant_log:
+            await self._call_log(entry)
         started = None if entry.held is None else await self._go(entry, entry.held)
         return started or await self._start_from_nothing(entry)
 

@@ -10,6 +10,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyswarm.agent_runtime.kernel import small_files
+
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info in its first size, 64 bytes)
 _PIDFD_INFO_EXIT = 1 << 3
 # mask, cgroup id, eleven ids of the process and its credentials, exit status
@@ -27,7 +29,7 @@ class ProcessId:
 def start_ticks(pid: int) -> int | None:
     """Return when `pid` was started, in clock ticks since boot; None if there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
+        text = small_files.read(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The command name in parentheses may hold anything, spaces and parentheses too.
