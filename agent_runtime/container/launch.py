@@ -8,7 +8,6 @@ business.
 """
 
 import asyncio
-import errno
 import os
 
 from pyswarm.agent_runtime.bundle.become import Steps, explain_failure
@@ -117,8 +116,9 @@ class Launcher:
                 return await self._spawner.go(container_id)
         except (StartFailed, SwarmError, TimeoutError, OSError) as error:
             await self.discard_cgroup(container_id)
-            if isinstance(error, StartFailed) and (error.index, error.errno) == (-1, errno.ESRCH):
-                log.info("a container was killed while it waited for its start", container=container_id)
+            was_let_go = self._preparer.state.process_record(container_id) is not None
+            if isinstance(error, StartFailed | SwarmError) and not was_let_go:
+                log.info("a container ended while it waited for its start", container=container_id, error=error)
                 entry.abandon_output()
                 return None
             raise _cannot_start(held.steps, held.name, error) from error

@@ -121,7 +121,6 @@ async def test_a_program_that_cannot_be_executed_is_explained(
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        pytest.param({"init": True}, "init", id="init"),
         pytest.param({"dir": "relative"}, "absolute", id="relative directory"),
         pytest.param({"capability_add": ["FLY"]}, "capability", id="unknown capability"),
         pytest.param({"stop_signal": "SIGNOPE"}, "signal", id="unknown signal"),
