@@ -72,6 +72,8 @@ class RuntimeHost:
         if self._channel is not None:
             await self._channel.close()
         self._channel = open_unix_channel(self.paths.runtime_socket)
+        # Channels to one address share their attempts: one may have failed a moment ago, before the daemon was there.
+        await self._channel.channel_ready()
         self.stub = RuntimeStub(self._channel)
 
     async def kill_daemon(self, number: int = signal.SIGKILL) -> None:
