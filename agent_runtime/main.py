@@ -14,7 +14,6 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from pyswarm.agent_runtime.bundle.build import HostFacts
 from pyswarm.agent_runtime.config import RuntimeConfig, read_config
@@ -29,10 +28,11 @@ from pyswarm.agent_runtime.container.recovery import discover
 from pyswarm.agent_runtime.container.spawner_client import SpawnerClient
 from pyswarm.agent_runtime.container.state_directory import StateDirectory
 from pyswarm.agent_runtime.container.statistics import Statistics
-from pyswarm.agent_runtime.kernel import capabilities, cgroup_layout, mounts, syscalls
+from pyswarm.agent_runtime.kernel import cgroup_layout, mounts, syscalls
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.cgroups import Cgroups
 from pyswarm.agent_runtime.kernel.init_program import INIT_PROGRAM
+from pyswarm.agent_runtime.kernel.own_capabilities import own_capabilities
 from pyswarm.agent_runtime.kernel.process import machine_identity
 from pyswarm.agent_runtime.kernel.seccomp import SeccompFilters
 from pyswarm.agent_runtime.service import RuntimeService
@@ -54,6 +54,11 @@ def main() -> None:
     parser.add_argument("--root", help="directory under which the node keeps everything (default: PYSWARM_ROOT or /)")
     paths = NodePaths.from_environment(parser.parse_args().root)
     try:
+        if "CAP_SYS_ADMIN" not in own_capabilities("CapEff"):
+            raise FailedPrecondition(
+                "the runtime daemon needs root: it makes overlay mounts, and cgroups in every hierarchy",
+                remedy="Run it as root; an ordinary user's single containers are run by `pyswarm-oci`.",
+            )
         config = read_config(paths.config_file)
         configure(component="runtime", level=config.log_level)
         asyncio.run(_serve_registry_images(paths, config))
@@ -147,9 +152,8 @@ def _raise_descriptor_limit() -> None:
 
 
 def _host_facts(cgroups: Cgroups) -> HostFacts:
-    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
     return HostFacts(
-        capabilities=capabilities.from_mask(int(status["CapBnd"], 16)),
+        capabilities=own_capabilities("CapBnd"),
         nofile_hard=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         cgroup_parent=cgroups.parent,
         cgroup_v2=not cgroups.layout.v1,

@@ -15,6 +15,7 @@ packages=(
   procps
   python3-venv
   strace              # the test that watches a member sync before it answers
+  uidmap              # ids of an ordinary user's containers
   user-mode-linux     # the tests' kernel with cgroup v2
   util-linux          # nsenter, unshare
 )

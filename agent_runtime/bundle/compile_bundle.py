@@ -49,12 +49,12 @@ class Handover:
         return Slot(self.names.index(name))
 
 
-def handover(spec: Spec, *, cgroup_files: int) -> Handover:
-    """Return which descriptors the parent has to open for `spec`."""
+def handover(spec: Spec, *, cgroup_files: int, in_user_namespace: bool = False) -> Handover:
+    """Return which descriptors the parent has to open for `spec`. `in_user_namespace`: the parent is in one itself."""
     names = ["rootfs", "report", "go", "sync", *(f"cgroup {index}" for index in range(cgroup_files))]
     names += [f"namespace {each.type}" for each in spec.linux.namespaces if each.path and each.type != "pid"]
     names += [f"mounts[{index}]" for index, mount in enumerate(spec.mounts) if is_handed_over(mount)]
-    if is_in_user_namespace(spec):
+    if in_user_namespace or is_in_user_namespace(spec):
         names += [f"device {device.path}" for device in devices(spec)]
     return Handover(tuple(names))
 

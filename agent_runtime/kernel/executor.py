@@ -107,6 +107,7 @@ def clone(
     beside: int | None = None,
     native: bool = HAS_NATIVE,
     shares_memory: bool = True,
+    last: bool = False,
 ) -> Child:
     """Clone a child that runs an encoded program once its gate is opened; `descriptors` fill the first slots.
 
@@ -114,6 +115,8 @@ def clone(
     makes the whole machine wait for all its CPUs, some 10 ms.
 
     `beside` is a pidfd or a pid namespace: the child is born in that pid namespace, which nobody can join later.
+
+    `last`: we clone nobody else, and may have no right to choose our own pid namespace for children again.
 
     `shares_memory` lets it run in ours until execve, where the executor can: not for one that waits, or outlives us.
 
@@ -129,7 +132,8 @@ def clone(
             # Our memory must be out of reach of those it is born among.
             return _clone(program, descriptors, into_cgroup, shares_memory=False, native=native)
         finally:
-            _pid_namespace_of_children(own)
+            if not last:
+                _pid_namespace_of_children(own)
     finally:
         os.close(own)
 

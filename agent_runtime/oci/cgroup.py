@@ -16,6 +16,7 @@ from pyswarm.agent_runtime.bundle.validate import InvalidConfig
 from pyswarm.agent_runtime.kernel import cgroup_layout, device_filter
 from pyswarm.agent_runtime.kernel.cgroup_limits import DEVICES_ALLOWED, Setting
 from pyswarm.agent_runtime.kernel.cgroups import Cgroups
+from pyswarm.agent_runtime.oci.rootless import in_user_namespace
 from pyswarm.proto.errors import FailedPrecondition
 
 OWN_PARENT = "pyswarm-oci"
@@ -41,8 +42,22 @@ class ContainerCgroup:
 
     @classmethod
     def of(cls, path: str) -> "ContainerCgroup":
+        """Return the cgroup at a path; none at "": then nothing can be limited, counted or paused."""
+        if not path:
+            return cls(Cgroups(cgroup_layout.Layout({}, None), ""), "")
         parent, _, name = path.rpartition("/")
         return cls(Cgroups(cgroup_layout.detect(cgroup_layout.V1_EVERY_CONTROLLER), parent), name)
+
+    @classmethod
+    def needed(cls, path: str, verb: str) -> "ContainerCgroup":
+        """Return the cgroup at a path. Raises FailedPrecondition when there is none."""
+        if not path:
+            raise FailedPrecondition(
+                f"cannot {verb}: the container has no cgroup",
+                remedy="Create it where the user has a delegated subtree of cgroup v2: systemd-run --user --scope "
+                "-p Delegate=yes.",
+            )
+        return cls.of(path)
 
     @property
     def path(self) -> str:
@@ -60,6 +75,8 @@ class ContainerCgroup:
         """Make it and set its limits. Raises InvalidConfig, SwarmError, OSError; what was made is the caller's to
         remove."""
         layout = self.cgroups.layout
+        if not layout.hierarchies:
+            return
         for top in layout.hierarchies:
             folder = top
             for part in PurePosixPath(self.path).parts:
@@ -95,7 +112,7 @@ class ContainerCgroup:
         if "devices" in self.cgroups.layout.v1:
             for setting in cgroup_files.default_devices():
                 self._write(setting)
-        elif self.cgroups.layout.unified:
+        elif self.cgroups.layout.unified and not in_user_namespace():  # nobody can make a device there
             rules = [
                 device_filter.Rule(
                     rule.allow, rule.type, None if rule.major < 0 else rule.major,
@@ -192,7 +209,8 @@ def _hand_down(folder: Path) -> None:
     there = (folder / "cgroup.controllers").read_text().split()
     enabled = (folder / "cgroup.subtree_control").read_text().split()
     for name in _V2_HANDED_DOWN:
-        if name in there and name not in enabled:
+        # What lies above a delegated subtree is not ours to change: then the limit's file is missing.
+        if name in there and name not in enabled and os.access(folder / "cgroup.subtree_control", os.W_OK):
             try:
                 (folder / "cgroup.subtree_control").write_text(f"+{name}")
             except OSError as error:

@@ -8,36 +8,41 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from pyswarm.agent_runtime.bundle.runtime_spec import OCI_VERSION
 from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel import syscalls
 from pyswarm.agent_runtime.kernel.process import exit_code
-from pyswarm.agent_runtime.oci import abandoned, execute, lifecycle, observe, terminal, update
-from pyswarm.agent_runtime.oci.create import Creation, create
+from pyswarm.agent_runtime.oci import abandoned, execute, lifecycle, observe, rootless, terminal, update
+from pyswarm.agent_runtime.oci.create import Creation, create, load
 from pyswarm.agent_runtime.oci.example import features, write_spec
 from pyswarm.agent_runtime.oci.messages import Messages
 from pyswarm.agent_runtime.oci.state import Container, Root
-from pyswarm.agent_runtime.oci.status import full_state
+from pyswarm.agent_runtime.oci.status import full_state, is_alive
 from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, NotFound
 
-__all__ = ["OCI_VERSION", "UPDATE_FLAGS", "run"]
+__all__ = ["ENTERED", "OCI_VERSION", "UPDATE_FLAGS", "run"]
 
+ENTERED = rootless.ENTERED
 UPDATE_FLAGS = update.FLAGS
+DEFAULT_ROOT = Path("/run/pyswarm-oci")
 
 
 def run(arguments: argparse.Namespace, messages: Messages) -> int:
     """Carry out one command. Raises SwarmError, OSError."""
-    root = Root(arguments.root.absolute())
+    root = Root((arguments.root or _default_root(arguments)).absolute())
     if arguments.systemd_cgroup:
         raise FailedPrecondition(
             "--systemd-cgroup is not supported: cgroups are made directly",
             remedy='Use cgroupfs: "exec-opts": ["native.cgroupdriver=cgroupfs"] for Docker, '
             "--cgroup-manager cgroupfs for podman.",
         )
+    if rootless.is_ordinary_user():
+        _enter_user_namespace(root, arguments)
     command: str = arguments.command
     if command == "spec":
-        write_spec(arguments.bundle)
+        write_spec(arguments.bundle, rootless=arguments.rootless_spec)
     elif command == "features":
         print(json.dumps(features(), indent=2))
     elif command == "list":
@@ -51,6 +56,21 @@ def run(arguments: argparse.Namespace, messages: Messages) -> int:
     else:
         return _on_container(root, root.load(arguments.id), arguments, messages)
     return 0
+
+
+def _default_root(arguments: argparse.Namespace) -> Path:
+    by_user = arguments.in_user_namespace or rootless.is_ordinary_user()
+    return rootless.default_root() if by_user else DEFAULT_ROOT
+
+
+def _enter_user_namespace(root: Root, arguments: argparse.Namespace) -> None:
+    """Let those commands begin anew that take more than an ordinary user may do."""
+    if arguments.command in ("create", "run"):
+        rootless.enter_new(load(arguments.bundle / "config.json", lambda _warning: None))
+    elif arguments.command in ("start", "exec"):
+        container = root.load(arguments.id)
+        if is_alive(container.process):
+            rootless.enter_that_of(container.pid)
 
 
 def _on_container(root: Root, container: Container, arguments: argparse.Namespace, messages: Messages) -> int:
@@ -90,7 +110,7 @@ def _creation(arguments: argparse.Namespace) -> Creation:
     return Creation(
         id=arguments.id, bundle=arguments.bundle, console_socket=arguments.console_socket,
         pid_file=arguments.pid_file, preserved=preserved, pivot=not arguments.no_pivot,
-        new_keyring=not arguments.no_new_keyring,
+        new_keyring=not arguments.no_new_keyring, entered=arguments.in_user_namespace,
     )  # fmt: skip
 
 

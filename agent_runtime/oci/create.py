@@ -21,13 +21,15 @@ from pyswarm.agent_runtime.bundle.runtime_spec import Spec
 from pyswarm.agent_runtime.bundle.spec_linux import Seccomp
 from pyswarm.agent_runtime.bundle.validate import InvalidConfig, grantable, validate
 from pyswarm.agent_runtime.bundle.validate_linux import validate_linux
-from pyswarm.agent_runtime.kernel import capabilities
 from pyswarm.agent_runtime.kernel import numbers as n
+from pyswarm.agent_runtime.kernel.own_capabilities import own_capabilities
 from pyswarm.agent_runtime.oci import abandoned, hooks, listener, terminal
-from pyswarm.agent_runtime.oci.cgroup import ContainerCgroup, path_of
+from pyswarm.agent_runtime.oci.cgroup import ContainerCgroup
+from pyswarm.agent_runtime.oci.cgroup_place import place
 from pyswarm.agent_runtime.oci.launch import Child, clone, meet, set_from_outside, steps_of
 from pyswarm.agent_runtime.oci.messages import timestamp
 from pyswarm.agent_runtime.oci.prepare import Opened, open_all, rootfs_path, with_cgroup_mounts
+from pyswarm.agent_runtime.oci.rootless import in_user_namespace, without_user_namespace
 from pyswarm.agent_runtime.oci.state import Container, Root, make_fifo
 from pyswarm.agent_runtime.oci.status import CREATED, CREATING, oci_state, owner
 from pyswarm.proto.errors import InvalidArgument, NotFound
@@ -47,6 +49,8 @@ class Creation:
     pivot: bool = True
     new_keyring: bool = True
     keep_terminal: Callable[[int], None] | None = None
+    entered: bool = False
+    """We are in the container's user namespace already (`rootless.py`)."""
 
 
 def load(path: Path, warn: Callable[[str], None]) -> Spec:
@@ -59,7 +63,7 @@ def load(path: Path, warn: Callable[[str], None]) -> Spec:
             remedy="Give the directory with the config.json as --bundle; `pyswarm-oci spec` writes one.",
         ) from error
     spec = decode(content)
-    sets, warnings = grantable(spec.process.capabilities, own_capabilities())
+    sets, warnings = grantable(spec.process.capabilities, own_rights())
     for warning in warnings:
         warn(f"config.json: process.capabilities: {warning}")
     return msgspec.structs.replace(spec, process=msgspec.structs.replace(spec.process, capabilities=sets))
@@ -80,15 +84,17 @@ def decode(content: bytes) -> Spec:
     return spec
 
 
-def own_capabilities() -> frozenset[str]:
-    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
-    return capabilities.from_mask(int(status["CapPrm"], 16) & int(status["CapBnd"], 16))
+def own_rights() -> frozenset[str]:
+    """Return the capabilities that we can hand on."""
+    return own_capabilities("CapPrm") & own_capabilities("CapBnd")
 
 
 def create(root: Root, wanted: Creation, warn: Callable[[str], None]) -> Container:
     """Create a container. Raises SwarmError, leaving nothing behind."""
     bundle = Path(os.path.realpath(wanted.bundle))
     spec = load(bundle / "config.json", warn)
+    if wanted.entered:
+        spec = without_user_namespace(spec)
     rootfs = rootfs_path(spec, bundle)
     if spec.process.terminal and wanted.keep_terminal is None:
         terminal.check_console_socket(wanted.console_socket)
@@ -96,7 +102,7 @@ def create(root: Root, wanted: Creation, warn: Callable[[str], None]) -> Contain
         raise InvalidArgument(
             "--console-socket is given, and process.terminal is not set", remedy="Leave one out or set the other."
         )
-    cgroup = ContainerCgroup.of(path_of(spec.linux.cgroups_path, wanted.id))
+    cgroup = ContainerCgroup.of(place(spec.linux.cgroups_path, wanted.id, spec.linux.resources))
     container = Container(
         id=wanted.id, bundle=str(bundle), rootfs=str(rootfs), pid=0, start_ticks=0,
         created=timestamp(), cgroup=cgroup.path, owner=owner(),
@@ -132,7 +138,7 @@ class _Creator:
     def create(self) -> Container:
         spec = with_cgroup_mounts(self.spec, self.cgroup)
         cgroup_files = self.cgroup.cgroups.attach_files(self.cgroup.name)
-        given = handover(spec, cgroup_files=len(cgroup_files))
+        given = handover(spec, cgroup_files=len(cgroup_files), in_user_namespace=in_user_namespace())
         opened = Opened(self.stack)
         open_all(spec, Path(self.container.bundle), Path(self.container.rootfs), cgroup_files, given, opened)
         report, sync = self._pipes(opened)
@@ -148,7 +154,7 @@ class _Creator:
         for name in ("report", "sync"):  # the child's ends: or we would never see it end
             os.close(opened.by_name.pop(name))
         set_from_outside(child, spec)
-        _give_streams(spec)
+        give_streams(_streams_owner(spec))
         container = msgspec.structs.replace(self.container, pid=child.pid, start_ticks=child.start_ticks)
         os.write(child.gate, b"1")
         steps = steps_of(program)
@@ -215,17 +221,26 @@ def seccomp_filter(seccomp: Seccomp | None, cache: Path) -> Filter:
     return Filter(code, flags, seccomp_config.wants_listener(seccomp))
 
 
-def _give_streams(spec: Spec) -> None:
-    """Let the container's user open its own standard streams again, as /dev/stdout: pipes and sockets only."""
+def _streams_owner(spec: Spec) -> int:
+    """Return the machine's number of the container's user."""
     uid = spec.process.user.uid
     for mapping in spec.linux.uid_mappings:
         if mapping.container_id <= uid < mapping.container_id + mapping.size:
-            uid = mapping.host_id + uid - mapping.container_id
-            break
+            return mapping.host_id + uid - mapping.container_id
+    return uid
+
+
+def give_streams(uid: int) -> None:
+    """Let a user open our standard streams again, as /dev/stdout: pipes and sockets only."""
     for descriptor in (0, 1, 2):
         mode = os.fstat(descriptor).st_mode
         if uid and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-            os.fchown(descriptor, uid, -1)
+            try:
+                os.fchown(descriptor, uid, -1)
+            except PermissionError:
+                if not in_user_namespace():
+                    raise
+                # Somebody's whom this user namespace does not know: it can be used, but not opened again.
 
 
 def write_pid_file(path: Path, pid: int) -> None:

@@ -10,6 +10,7 @@ from pyswarm.agent_runtime.bundle.runtime_spec import Capabilities, Linux, Mount
 from pyswarm.agent_runtime.bundle.spec_linux import DeviceRule, Resources
 from pyswarm.agent_runtime.kernel import capabilities
 from pyswarm.agent_runtime.kernel.numbers import SECCOMP_FILTER_FLAGS
+from pyswarm.agent_runtime.oci.rootless import rootless_spec
 from pyswarm.proto.errors import AlreadyExists
 
 _RIGHTS = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
@@ -39,12 +40,13 @@ def example_spec() -> Spec:
     )
 
 
-def write_spec(bundle: Path) -> None:
-    """Write config.json. Raises AlreadyExists."""
+def write_spec(bundle: Path, *, rootless: bool) -> None:
+    """Write config.json, `rootless` for the ordinary user who calls. Raises AlreadyExists."""
+    spec = rootless_spec(example_spec()) if rootless else example_spec()
     path = bundle / "config.json"
     try:
         with path.open("xb") as file:
-            file.write(runtime_spec.encode(example_spec()) + b"\n")
+            file.write(runtime_spec.encode(spec) + b"\n")
     except FileExistsError:
         raise AlreadyExists(f"{path} exists", remedy="Remove it first, or name another --bundle.") from None
 

@@ -3,7 +3,6 @@
 import argparse
 import os
 import socket
-import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pyswarm.agent_runtime.kernel import numbers as n
 from pyswarm.agent_runtime.kernel.process import exit_code, open_pidfd
 from pyswarm.agent_runtime.oci import listener, terminal
 from pyswarm.agent_runtime.oci.cgroup import ContainerCgroup
-from pyswarm.agent_runtime.oci.create import own_capabilities, seccomp_filter, write_pid_file
+from pyswarm.agent_runtime.oci.create import give_streams, own_rights, seccomp_filter, write_pid_file
 from pyswarm.agent_runtime.oci.launch import StartFailed, meet, set_oom_score, steps_of
 from pyswarm.agent_runtime.oci.lifecycle import refuse_unless, wait_and_forward
 from pyswarm.agent_runtime.oci.state import Container, Root
@@ -73,7 +72,7 @@ def execute(root: Root, container: Container, wanted: Request, warn: Callable[[s
     spec = root.config(container.id)
     process = process_of(spec, wanted)
     validate_process(process)
-    sets, warnings = grantable(process.capabilities, own_capabilities())
+    sets, warnings = grantable(process.capabilities, own_rights())
     for warning in warnings:
         warn(f"process.capabilities: {warning}")
     process = msgspec.structs.replace(process, capabilities=sets)
@@ -162,10 +161,10 @@ def _join(
     program = compile_join(process, given, namespaces=flags, seccomp=seccomp, preserved=wanted.preserved)
     birthplace = cgroup.cgroups.birthplace(cgroup.name)
     into = keep(os.open(birthplace, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) if birthplace else None
-    _give_streams(process)
+    give_streams(process.user.uid)
     slots = [pidfd, childs_report, childs.fileno(), *files]
     syscalls.prctl(n.PR_SET_DUMPABLE, 0)
-    child = executor.clone(program.encode(), slots, into_cgroup=into, beside=pidfd, shares_memory=False)
+    child = executor.clone(program.encode(), slots, into_cgroup=into, beside=pidfd, shares_memory=False, last=True)
     syscalls.prctl(n.PR_SET_DUMPABLE, 1)
     os.close(child.report)
     os.close(childs_report)
@@ -204,10 +203,3 @@ def _foreign_namespaces(pid: int) -> int:
         except FileNotFoundError:
             continue  # a kernel without that kind
     return flags
-
-
-def _give_streams(process: Process) -> None:
-    for descriptor in (0, 1, 2):
-        mode = os.fstat(descriptor).st_mode
-        if process.user.uid and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-            os.fchown(descriptor, process.user.uid, -1)

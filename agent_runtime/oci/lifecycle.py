@@ -68,6 +68,8 @@ def kill(root: Root, container: Container, number: int, *, everyone: bool) -> No
                 os.kill(pid, number)
         if status == STOPPED:
             return  # the first process of a shared pid namespace takes nobody along
+    if everyone and container.cgroup:
+        pass  # they have it
     elif status == STOPPED:
         raise FailedPrecondition(
             f"cannot kill container {container.id}: it is {STOPPED}: process already finished",
@@ -138,7 +140,7 @@ def _wait_for_death(container: Container) -> None:
 
 def pause(root: Root, container: Container) -> None:
     refuse_unless(status_of(root, container), (RUNNING, CREATED), "pause", container.id)
-    ContainerCgroup.of(container.cgroup).freeze(frozen=True)
+    ContainerCgroup.needed(container.cgroup, "pause it").freeze(frozen=True)
 
 
 def resume(root: Root, container: Container) -> None:

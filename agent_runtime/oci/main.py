@@ -14,7 +14,6 @@ from pyswarm.agent_runtime.oci.messages import Messages
 from pyswarm.proto.errors import SwarmError
 
 VERSION = "0.1.0"
-DEFAULT_ROOT = "/run/pyswarm-oci"
 
 
 def main() -> None:
@@ -35,7 +34,8 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pyswarm-oci", description="Run containers from OCI bundles.")
-    parser.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT), help="where containers are remembered")
+    parser.add_argument("--root", type=Path, help=f"where containers are remembered ({commands.DEFAULT_ROOT})")
+    parser.add_argument(commands.ENTERED, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--log", default="", help="write errors to this file as well")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--debug", action="store_true", help="say more in the log")
@@ -163,7 +163,7 @@ def _list(parser: argparse.ArgumentParser) -> None:
 def _spec(parser: argparse.ArgumentParser) -> None:
     """Write a config.json to begin with."""
     parser.add_argument("--bundle", "-b", type=Path, default=Path())
-    parser.add_argument("--rootless", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--rootless", action="store_true", dest="rootless_spec", help="for the ordinary user who calls")
 
 
 def _features(_parser: argparse.ArgumentParser) -> None:

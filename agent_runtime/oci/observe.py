@@ -40,7 +40,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def show_processes(container: Container, *, as_json: bool, options: Sequence[str]) -> None:
     """Print the pids in the container's cgroup, or what ps(1) says of them."""
-    pids = ContainerCgroup.of(container.cgroup).processes()
+    pids = ContainerCgroup.needed(container.cgroup, "tell its processes").processes()
     if as_json:
         print(json.dumps(sorted(pids)))
         return
@@ -61,7 +61,7 @@ def show_events(root: Root, container: Container, *, interval: str, once: bool) 
     """Print a line of JSON with what the container uses, every `interval` until it stops; and one when the kernel has
     killed for want of memory."""
     refuse_unless(status_of(root, container), (CREATED, RUNNING, PAUSED), "watch", container.id)
-    cgroup, seconds = ContainerCgroup.of(container.cgroup), seconds_of(interval)
+    cgroup, seconds = ContainerCgroup.needed(container.cgroup, "tell what it uses"), seconds_of(interval)
     kills = cgroup.cgroups.oom_kills(cgroup.name)
     while True:
         _print_event("stats", container.id, usage(cgroup))

@@ -47,7 +47,7 @@ FLAGS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
 def update(root: Root, container: Container, arguments: argparse.Namespace) -> None:
     """Change the limits. Raises InvalidConfig, InvalidArgument, leaving what the kernel took before the fault."""
     refuse_unless(status_of(root, container), (CREATED, RUNNING, PAUSED), "update", container.id)
-    ContainerCgroup.of(container.cgroup).apply(wanted_resources(arguments))
+    ContainerCgroup.needed(container.cgroup, "limit it").apply(wanted_resources(arguments))
 
 
 def wanted_resources(arguments: argparse.Namespace) -> Resources:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,42 @@ Config = dict[str, Any]
 class OciCommand:
     """One `--root`, and bundles whose rootfs is `layer`. `edit` changes what `pyswarm-oci spec` wrote."""
 
-    def __init__(self, folder: Path, layer: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        layer: Path,
+        *,
+        prefix: Sequence[str] = (),
+        spec: Sequence[str] = (),
+        cgroup: str | None = None,
+    ) -> None:
+        """`prefix` runs the command, `spec` are more flags of its `spec`, `cgroup` is the path of every container's."""
         self.root = folder / "state"
+        self._prefix = prefix
+        self._spec = spec
+        self._cgroup = cgroup
         self.folder = folder
         self.layer = layer
 
     def bundle(self, name: str, *args: str, edit: Callable[[Config], object] | None = None) -> Path:
         folder = self.folder / f"bundle-{name}"
         folder.mkdir()
-        self("spec", "--bundle", str(folder))
+        folder.chmod(0o777)
+        self("spec", *self._spec, "--bundle", str(folder))
         config = json.loads((folder / "config.json").read_text())
         config["process"]["terminal"] = False
         config["process"]["args"] = list(args)
         config["root"]["path"] = str(self.layer)
-        config["linux"]["cgroupsPath"] = f"/pyswarm-oci-test-{os.getpid()}/{name}"
+        own = f"/pyswarm-oci-test-{os.getpid()}/{name}"
+        config["linux"]["cgroupsPath"] = own if self._cgroup is None else self._cgroup
         if edit is not None:
             edit(config)
         (folder / "config.json").write_text(json.dumps(config))
         return folder
 
-    def attempt(self, *words: str, **options: Any) -> "subprocess.CompletedProcess[str]":
-        """Run a command to its end, whatever that is."""
-        command = [str(PROGRAM), "--root", str(self.root), *words]
+    def attempt(self, *words: str, root: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end, whatever that is; on our own root unless told otherwise."""
+        command = [*self._prefix, str(PROGRAM), *(("--root", str(self.root)) if root else ()), *words]
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.run(command, text=True, timeout=_SECONDS, check=False, **options)
 
