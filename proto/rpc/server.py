@@ -81,8 +81,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if handler is None:
             # Not kept: strangers may ask for any number of names.
             return self._behind_gate(method, _UNKNOWN_METHOD)
-        before, wrapped = self._wrapped.get(method, (None, None))
-        if before is not handler:
+        known, wrapped = self._wrapped.get(method, (None, None))
+        if known is not handler:
             wrapped = self._behind_gate(method, handler)
             self._wrapped[method] = (handler, wrapped)
         return wrapped
