@@ -32,6 +32,11 @@ DOWN_AT_ONCE = 200
 """Nodes declared down in one write."""
 
 
+OPENINGS_AT_ONCE = 64
+"""Sessions written down side by side; others wait in turn, and whoever gives up meanwhile costs no write. A leader that
+began with thousands at once would finish none before they are given up."""
+
+
 class SessionOver(FailedPrecondition):
     """The session was replaced, or this manager has not led since before it was opened."""
 
@@ -49,6 +54,7 @@ class NodeWatch:
         spec = store.view.cluster.spec if store.view.cluster is not None else ClusterSpec()
         self._liveness = Liveness(spec.heartbeat_period_seconds)
         self._changed = asyncio.Event()
+        self._openings = asyncio.Semaphore(OPENINGS_AT_ONCE)
         self._ends: dict[str, asyncio.Event] = {}
         # To be declared down, in the order in which they fell silent; kept until that is written.
         self._silent: dict[str, None] = {}
@@ -113,7 +119,8 @@ class NodeWatch:
         ended = self._ends[node_id] = asyncio.Event()
         self._liveness.register(node_id, session_id, now=self._clock.monotonic())
         self._changed.set()
-        await self._set_state(node_id, NodeState.READY, "", description=description, addr=addr)
+        async with self._openings:
+            await self._set_state(node_id, NodeState.READY, "", description=description, addr=addr)
         log.info("session opened", node=node_id, session=session_id, addr=addr)
         return session_id, ended
 

@@ -50,6 +50,10 @@ ELECTING_SECONDS = 1.0
 from the leader, and the leader bears little silence."""
 
 FIRST_MESSAGE_SECONDS = 5.0
+FIRST_MESSAGE_SECONDS_MAX = 40.0
+"""How long a manager may take to open a session, at the first attempt and after some in vain: the leader of a large
+cluster whose agents all come back opens so many a second, and to ask anew only loses one's place."""
+
 RPC_SECONDS = 5.0
 
 REPORT_SECONDS = 60.0
@@ -104,7 +108,7 @@ class Sessions:
                 error = _first(group)
                 log.warning("session ended", manager=self._pool.address, reason=error.message)
                 must_move_on = self._must_move_on(error)
-                self._first_message_seconds = FIRST_MESSAGE_SECONDS if must_move_on else self._while_electing()
+                self._first_message_seconds = _patience(attempt) if must_move_on else self._while_electing()
                 if must_move_on:
                     await self._pool.move_on()
             except* grpc.aio.UsageError:
@@ -227,6 +231,11 @@ class Sessions:
             except BaseException:
                 self._reporter.give_back(taken)
                 raise
+
+
+def _patience(attempts_in_vain: int) -> float:
+    """Return how long the next attempt to open a session may take."""
+    return min(FIRST_MESSAGE_SECONDS * 2.0 ** min(attempts_in_vain, 8), FIRST_MESSAGE_SECONDS_MAX)
 
 
 async def _within(seconds: float, source: AsyncIterator[T]) -> T:

@@ -142,3 +142,29 @@ async def test_a_second_session_ends_the_first_and_a_flood_of_them_writes_nothin
     for _ in range(100):
         await watched.watch.register("n0", NodeDescription(hostname="n0"), "10.0.0.1")
     assert watched.store.view.version == before
+
+
+async def test_who_gives_up_while_others_open_their_sessions_costs_no_write(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+):
+    """When thousands of agents come back at once, the leader's time is for those who still wait."""
+    written: list[int] = []
+    go_on = asyncio.Event()
+    update = watched.writer.update
+
+    async def slow(*arguments: object, **more: object) -> object:
+        written.append(len(written))
+        await go_on.wait()
+        return await update(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watched.writer, "update", slow)
+    watched.watch._openings = asyncio.Semaphore(2)
+    opening = [asyncio.create_task(watched.open(f"n{n}")) for n in range(5)]
+    await asyncio.sleep(0)
+    for given_up in opening[2:4]:
+        given_up.cancel()
+    go_on.set()
+    await asyncio.gather(*opening, return_exceptions=True)
+    assert len(written) == 3
+    states = [watched.state_of(f"n{n}") for n in range(5)]
+    assert states == [NodeState.READY] * 2 + [NodeState.UNKNOWN] * 2 + [NodeState.READY]

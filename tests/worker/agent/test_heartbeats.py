@@ -177,3 +177,7 @@ async def test_an_agent_that_did_not_run_itself_blames_nobody_and_waits_anew():
 
     loop.call_soon(hold_up)
     assert await module._within(0.1, answers()) == "answer"
+
+
+def test_an_agent_is_the_more_patient_the_more_attempts_were_in_vain():
+    assert [module._patience(attempts) for attempts in (0, 1, 2, 3, 50)] == [5.0, 10.0, 20.0, 40.0, 40.0]
