@@ -31,7 +31,7 @@ from pyswarm.proto.v1 import dispatcher_pb2_grpc, types_pb2
 log = get_logger(__name__)
 
 REPORTS_QUEUED_MAX = 10_000
-"""Reports that may wait to be written; further ones are taken when there is room."""
+"""Calls whose reports may wait to be written; those of further ones are taken when there is room."""
 
 REPORTS_PER_WRITE = 2_000
 """Reports written before others get their turn."""
@@ -41,6 +41,9 @@ REPORT_ATTEMPTS = 50
 
 STREAMS_IN_A_TURN = 8
 """Assignment streams that look at once: a commit may concern all nodes, and heartbeats must be answered meanwhile."""
+
+Call = tuple[list[Report], asyncio.Future[None]]
+"""The reports of one call, and what tells that they are committed."""
 
 SPECS_KEPT = 1_024
 """Encoded specs of services kept for the next task of the same: all replicas have one spec."""
@@ -54,7 +57,8 @@ class DispatcherEdge:
         self.store = store
         self._writer = writer
         self._clock = clock
-        self._reports: deque[tuple[list[Report], asyncio.Future[None]]] = deque()
+        self._reports: deque[Call] = deque()
+        self._under_way: list[Call] = []
         self._reported = asyncio.Event()
         self._drained = asyncio.Event()
         self._by_node: dict[str, set[asyncio.Event]] = {}
@@ -77,7 +81,7 @@ class DispatcherEdge:
                 group.create_task(self._route(), name="assignment-router")
         finally:
             self.nodes.close()
-            for _, done in self._reports:
+            for _, done in (*self._under_way, *self._reports):
                 if not done.done():
                     done.set_exception(Unavailable("leadership was lost"))
 
@@ -154,7 +158,7 @@ class DispatcherEdge:
     async def _write_reports(self) -> None:
         while True:
             await self._reported.wait()
-            batch = self._next_batch()
+            batch = self._under_way = self._next_batch()
             failure: SwarmError | None = None
             try:
                 await self._write([report for reports, _ in batch for report in reports])
@@ -169,7 +173,7 @@ class DispatcherEdge:
                 else:
                     done.set_exception(failure)
 
-    def _next_batch(self) -> list[tuple[list[Report], asyncio.Future[None]]]:
+    def _next_batch(self) -> list[Call]:
         batch, size = [], 0
         while self._reports and size < REPORTS_PER_WRITE:
             batch.append(self._reports.popleft())

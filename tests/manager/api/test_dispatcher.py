@@ -15,7 +15,7 @@ from pyswarm.manager.store.changes import Change, Create, Delete
 from pyswarm.manager.store.store import Store
 from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.entropy import SYSTEM_ENTROPY
-from pyswarm.proto.errors import PermissionDenied
+from pyswarm.proto.errors import PermissionDenied, Unavailable
 from pyswarm.proto.model.objects import NodeDescription
 from pyswarm.proto.model.states import Role, TaskState
 from pyswarm.proto.rpc.identity import Caller, set_caller
@@ -37,6 +37,7 @@ class Leader:
         self.edge = DispatcherEdge(store=self.store, writer=writer, clock=self.clock, entropy=SYSTEM_ENTROPY)
         self.servicer = DispatcherServicer(lambda: self.edge)
         self.session_id = ""
+        self.running: asyncio.Task[None]
 
     async def write(self, *changes: Change) -> None:
         await self.writer.write(changes)
@@ -74,12 +75,12 @@ async def leader() -> AsyncIterator[Leader]:
     objects: list[Any] = [a_cluster(version=0), a_node("n1", version=0), WEB, a_revision(WEB, version=0), *tasks]
     await made.write(*map(Create, objects))
     set_caller(Caller(node_id="n1", role=Role.WORKER, expires_at=made.clock.now() + 1_000))
-    running = asyncio.create_task(made.edge.run())
+    made.running = asyncio.create_task(made.edge.run())
     await asyncio.sleep(0)
     await made.open_session()
     yield made
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    made.running.cancel()
+    await asyncio.gather(made.running, return_exceptions=True)
 
 
 async def test_each_heartbeat_on_a_stream_is_answered_with_the_period_to_keep(leader: Leader):
@@ -130,6 +131,22 @@ async def test_reports_that_find_the_queue_full_wait_and_are_written(leader: Lea
     monkeypatch.setattr(module, "REPORTS_PER_WRITE", 1)
     await asyncio.gather(*(leader.report(TaskState.RUNNING, id) for id in TASK_IDS))
     assert leader.states() == {TaskState.RUNNING}
+
+
+async def test_who_waits_for_a_report_is_told_when_leadership_is_lost(leader: Leader, monkeypatch: pytest.MonkeyPatch):
+    async def never(changes: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(leader.writer, "write_batch", never)
+    under_way = asyncio.create_task(leader.report(TaskState.RUNNING, "t00"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(leader.report(TaskState.RUNNING, "t01"))
+    await asyncio.sleep(0)
+    leader.running.cancel()
+    async with asyncio.timeout(5):
+        outcomes = await asyncio.gather(under_way, waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
 
 
 async def test_a_report_overtaken_by_another_change_of_its_task_is_folded_anew(
