@@ -3,21 +3,21 @@
     echo '{"advertise_addr": "10.0.0.1"}' | python -m pyswarm.manager.bootstrap --root ROOT
 
 A one-shot that pyswarmd runs for `pyswarm init` (docs/reference/seams.md). Writes `certificates/` and
-`manager/bootstrap.msgpack`, the objects that the manager proposes as its first entry; prints one JSON object.
+`manager/bootstrap.msgpack`, the objects that the manager proposes as its first entry; prints one JSON object. With
+`autolock` that has the unlock key, which is nowhere on the disk: pyswarmd hands it to the manager.
 """
 
 import math
-import os
 from typing import Any
 
-import msgspec
 from cryptography import x509
 
 from pyswarm.manager.ca.issue import issue
 from pyswarm.manager.ca.root import certificate_to_pem, key_to_pem, new_key, self_signed_root
 from pyswarm.manager.ca.tokens import first_tokens
+from pyswarm.manager.initial_objects import initial_objects_file, write_initial_objects
 from pyswarm.proto import one_shot
-from pyswarm.proto.certificate_files import sync_directory, write_certificates
+from pyswarm.proto.certificate_files import write_certificates
 from pyswarm.proto.clock import SYSTEM_CLOCK, Clock
 from pyswarm.proto.csr import make_csr
 from pyswarm.proto.entropy import SYSTEM_ENTROPY, Entropy
@@ -28,6 +28,7 @@ from pyswarm.proto.model.objects import Cluster, Node, NodeStatus, Object, RootC
 from pyswarm.proto.model.spec import ClusterSpec, NodeSpec
 from pyswarm.proto.model.states import Availability, Role
 from pyswarm.proto.paths import NodePaths
+from pyswarm.proto.unlock_key import UNLOCK_KEY_BYTES, format_unlock_key
 
 MIN_CERT_EXPIRY_SECONDS = 3600.0
 
@@ -61,8 +62,9 @@ def bootstrap(paths: NodePaths, options: dict[str, Any], clock: Clock, entropy: 
         expiry_seconds=spec.node_cert_expiry_seconds,
         serial=x509.random_serial_number(),
     )
+    unlock_key = entropy.bytes(UNLOCK_KEY_BYTES) if spec.autolock else b""
     objects: list[Object] = [
-        Cluster(id=identity.cluster_id, spec=spec, root_ca=root_ca),
+        Cluster(id=identity.cluster_id, spec=spec, root_ca=root_ca, unlock_key=unlock_key),
         Node(
             id=identity.node_id,
             spec=NodeSpec(role=Role.MANAGER, availability=availability),
@@ -73,14 +75,9 @@ def bootstrap(paths: NodePaths, options: dict[str, Any], clock: Clock, entropy: 
     write_certificates(
         paths.certificates, root_pem=root_pem, certificate_pem=certificate_to_pem(certificate), key_pem=key
     )
-    paths.manager.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(paths.manager / "bootstrap.msgpack", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.msgpack.encode(objects))
-        file.flush()
-        os.fsync(file.fileno())
-    sync_directory(paths.manager)
-    return {"node_id": identity.node_id, "cluster_id": identity.cluster_id}
+    write_initial_objects(initial_objects_file(paths), objects, unlock_key=unlock_key, entropy=entropy)
+    made = {"node_id": identity.node_id, "cluster_id": identity.cluster_id}
+    return {**made, "unlock_key": format_unlock_key(unlock_key)} if unlock_key else made
 
 
 def _availability(options: dict[str, Any]) -> Availability:
@@ -104,6 +101,7 @@ def _cluster_spec(options: dict[str, Any]) -> ClusterSpec:
         ),
         heartbeat_period_seconds=heartbeat,
         node_cert_expiry_seconds=expiry,
+        autolock=options.get("autolock") is True,
     )
 
 

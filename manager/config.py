@@ -51,9 +51,9 @@ class ManagerConfig:
         return (self.listen_addr, RAFT_PORT)
 
     @property
-    def initial_objects(self) -> Path:
-        """What `pyswarm init` made, until it is in the store."""
-        return self.paths.manager / "bootstrap.msgpack"
+    def sealing(self) -> Path:
+        """Where this manager's data keys are."""
+        return self.paths.manager / "sealing"
 
 
 def load_config(paths: NodePaths) -> ManagerConfig:

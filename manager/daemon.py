@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, TypeVar
@@ -18,13 +18,15 @@ from pyswarm.manager.api.dispatcher import DispatcherEdge, DispatcherServicer
 from pyswarm.manager.api.logs import LogBroker, LogBrokerServicer, LogsServicer
 from pyswarm.manager.api.raft import PingServicer, RaftMembershipServicer, member_of, message_of
 from pyswarm.manager.api.raft_status import CONFIRM_TIMEOUT_SECONDS, RaftOperationsServicer
+from pyswarm.manager.autolock import Autolock
 from pyswarm.manager.config import ManagerConfig
+from pyswarm.manager.initial_objects import initial_objects_file, read_initial_objects
 from pyswarm.manager.leader.loop import lead
 from pyswarm.manager.leader.tenure import during_leadership, follow_addresses
 from pyswarm.manager.raft.engine import RaftEngine
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.settings import RaftSettings
-from pyswarm.manager.sealing.keys import open_sealer
+from pyswarm.manager.sealing.keys import NO_KEK, Kek, KeyFile, has_key_file, open_key_file
 from pyswarm.manager.store.changes import Create
 from pyswarm.manager.store.checkpoints import Checkpoint
 from pyswarm.manager.store.store import Store
@@ -42,7 +44,17 @@ from pyswarm.proto.rpc.forward import LeaderForwarder
 from pyswarm.proto.rpc.server import AddServicer, Door, Gate, add_secure_port, build_server, serve_unix
 from pyswarm.proto.rpc.tls import bootstrap_credentials, channel_credentials, raft_ssl_contexts, server_credentials
 from pyswarm.proto.supervisor_client import tell_supervisor
-from pyswarm.proto.v1 import ca_pb2_grpc, control_pb2_grpc, dispatcher_pb2_grpc, logs_pb2_grpc, raft_pb2, raft_pb2_grpc
+from pyswarm.proto.unlock_key import format_unlock_key
+from pyswarm.proto.v1 import (
+    ca_pb2_grpc,
+    control_pb2,
+    control_pb2_grpc,
+    dispatcher_pb2_grpc,
+    logs_pb2_grpc,
+    raft_pb2,
+    raft_pb2_grpc,
+)
+from pyswarm.proto.v1.raft_pb2_grpc import RaftMembershipStub as MembershipStub
 
 T = TypeVar("T")
 
@@ -56,8 +68,10 @@ HAND_OVER_SECONDS = 3.0
 
 
 class ManagerDaemon:
-    def __init__(self, config: ManagerConfig) -> None:
+    def __init__(self, config: ManagerConfig, unlock_keys: Sequence[bytes] = ()) -> None:
+        """`unlock_keys`: what may open this manager's state; in a new cluster, what locks it from the beginning."""
         self._config = config
+        self._unlock_keys = unlock_keys
         self._member = Member(config.raft_id, config.node_id, config.raft_addr, config.api_addr)
         self._store = Store()
         self._broker = LogBroker(store=self._store, entropy=SYSTEM_ENTROPY)
@@ -66,7 +80,8 @@ class ManagerDaemon:
 
     async def run(self) -> None:
         """Run until cancelled. Raises when this manager must stop taking part in consensus."""
-        engine = self._engine = await self._become_a_member()
+        keys = await self._open_keys()
+        engine = self._engine = await self._become_a_member(keys)
         # What was restored stays for long: a walk of the collector over a million objects holds up the loop for 0.6 s,
         # which is longer than others wait for a leader.
         gc.freeze()
@@ -77,7 +92,9 @@ class ManagerDaemon:
                     await self._ask_to_join()
                 writer = Writer(engine, self._store, clock=SYSTEM_CLOCK, entropy=SYSTEM_ENTROPY)
                 if self._config.is_first:
-                    await self._plant_initial_objects(engine, writer)
+                    await self._plant_initial_objects(engine, writer, keys.kek)
+                lock = Autolock(keys, store=self._store, rotate_data_key=engine.rotate_key, tell=self._tell_keys)
+                group.create_task(lock.run(), name="autolock")
                 for forwarder in await self._serve(stack, engine, writer):
                     group.create_task(forwarder.follow(self._leaders()), name="follow-leadership")
                 lead_on = during_leadership(engine.watch_leadership(), partial(self._lead, engine, writer))
@@ -106,20 +123,33 @@ class ManagerDaemon:
 
     # -- membership
 
-    async def _become_a_member(self) -> RaftEngine:
+    async def _open_keys(self) -> KeyFile:
+        """Return the keys that seal this manager's state; of a new manager they are wrapped from the beginning."""
+        config = self._config
+        first = NO_KEK
+        if not has_key_file(config.sealing) and not RaftEngine.has_state(config.paths.manager / "raft"):
+            if config.is_first:
+                first = Kek(self._unlock_keys[0]) if self._unlock_keys else first
+            else:
+                first = await self._ask_managers(_unlock_key, stub=control_pb2_grpc.ControlStub)
+                # Before it is needed: whatever ends this process from here on, pyswarmd can start it again.
+                await self._tell_keys([first.key] if first.key else [])
+        return open_key_file(config.sealing, unlock_keys=self._unlock_keys, first_kek=first)
+
+    async def _become_a_member(self, keys: KeyFile) -> RaftEngine:
         config = self._config
         directory = config.paths.manager / "raft"
         members: tuple[Member, ...] = (self._member,)
         if not config.is_first and not RaftEngine.has_state(directory):
             # Take part first, be counted then: the entry that makes this manager a member may need its own vote.
-            members = (*await self._ask_managers(_list_members), self._member)
+            members = (*await self._ask_managers(_list_members, stub=MembershipStub), self._member)
         return await RaftEngine.open(
             member=self._member,
             members=members,
             cluster_id=config.cluster_id,
             state_machine=self._store,
             directory=directory,
-            sealer=open_sealer(config.paths.manager / "sealing"),
+            sealer=keys.sealer,
             tls=lambda: raft_ssl_contexts(config.paths.certificates),
             listen=config.raft_listen,
             settings=RaftSettings(heartbeat_seconds=config.heartbeat_seconds, election_seconds=config.election_seconds),
@@ -136,13 +166,13 @@ class ManagerDaemon:
         await server.start()
         try:
             request = raft_pb2.RaftJoinRequest(member=message_of(self._member))
-            await self._ask_managers(lambda stub: stub.Join(request, timeout=20))
+            await self._ask_managers(lambda stub: stub.Join(request, timeout=20), stub=MembershipStub)
         finally:
             await server.stop(None)
         log.info("joined the managers", raft_id=self._member.raft_id)
 
-    async def _ask_managers(self, ask: Callable[[Any], Awaitable[T]]) -> T:
-        """Ask the managers that are known, one after the other, until one answers."""
+    async def _ask_managers(self, ask: Callable[[Any], Awaitable[T]], *, stub: Callable[[grpc.aio.Channel], Any]) -> T:
+        """Ask the managers that are known, one after the other, until one answers; `stub` is of the service asked."""
         config = self._config
         remotes = [a for a in dict.fromkeys([config.join_remote, *config.managers]) if a and a != config.api_addr]
         if not remotes:
@@ -151,18 +181,18 @@ class ManagerDaemon:
             remote = remotes[attempt % len(remotes)]
             try:
                 async with self._open_api(remote) as channel:
-                    return await ask(raft_pb2_grpc.RaftMembershipStub(channel))
+                    return await ask(stub(channel))
             except SwarmError as error:
                 log.warning("could not join the managers yet", remote=remote, reason=error.message)
                 await asyncio.sleep(JOIN_BACKOFF.delay_seconds(attempt, SYSTEM_ENTROPY.uniform(0, 1)))
         raise AssertionError("unreachable: the loop ends by return")
 
-    async def _plant_initial_objects(self, engine: RaftEngine, writer: Writer) -> None:
+    async def _plant_initial_objects(self, engine: RaftEngine, writer: Writer, kek: Kek) -> None:
         """The first manager's first entry: what `pyswarm init` made."""
-        file = self._config.initial_objects
+        file = initial_objects_file(self._config.paths)
         if not file.exists():
             return
-        objects = msgspec.msgpack.decode(file.read_bytes(), type=list[Object])
+        objects = read_initial_objects(file, unlock_key=kek.key)
         async for leadership in engine.watch_leadership():
             if leadership.is_ready:
                 break
@@ -180,6 +210,11 @@ class ManagerDaemon:
     async def _report_membership(self) -> None:
         """Tell pyswarmd that this manager is a member, so that it is not asked to join again."""
         await tell_supervisor(self._config.paths.supervisor_socket, {"op": "joined"})
+
+    async def _tell_keys(self, keys: Sequence[bytes]) -> None:
+        """Have pyswarmd start this manager with these unlock keys if it must; it keeps them in its memory alone."""
+        texts = [format_unlock_key(key) for key in keys]
+        await tell_supervisor(self._config.paths.supervisor_socket, {"op": "unlock-keys", "keys": texts})
 
     # -- serving
 
@@ -297,3 +332,8 @@ class ManagerDaemon:
 async def _list_members(stub: Any) -> tuple[Member, ...]:
     answer = await stub.ListMembers(raft_pb2.RaftListMembersRequest(), timeout=10)
     return tuple(member_of(m) for m in answer.members)
+
+
+async def _unlock_key(stub: Any) -> Kek:
+    answer = await stub.GetUnlockKey(control_pb2.GetUnlockKeyRequest(), timeout=10)
+    return Kek(answer.key, answer.version)

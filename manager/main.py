@@ -1,10 +1,12 @@
 """The manager daemon: the only place that builds everything and owns every long-lived task.
 
-    python -m pyswarm.manager.main --root ROOT
+    python -m pyswarm.manager.main --root ROOT [--unlock-keys-on-stdin]
 
-Order of life: read the configuration; become a member of the consensus group (as the first, by asking to join, or
-from disk); serve the API on three doors; while this manager leads, run the leader's loops. SIGTERM hands leadership
-on, stops serving and closes the journal. A broken journal ends the process: pyswarmd starts it again.
+Order of life: read the configuration; open the state, for which a locked manager needs an unlock key from standard
+input, one a line, and without one ends at once (LOCKED_EXIT_STATUS); become a member of the consensus group (as the
+first, by asking to join, or from disk); serve the API on three doors; while this manager leads, run the leader's loops.
+SIGTERM hands leadership on, stops serving and closes the journal. A broken journal ends the process: pyswarmd starts it
+again.
 """
 
 import argparse
@@ -22,9 +24,10 @@ import uvloop
 
 from pyswarm.manager.config import load_config
 from pyswarm.proto import log as logging
-from pyswarm.proto.errors import SwarmError
+from pyswarm.proto.errors import Locked, SwarmError
 from pyswarm.proto.paths import NodePaths
 from pyswarm.proto.rpc import core_log
+from pyswarm.proto.unlock_key import LOCKED_EXIT_STATUS, parse_unlock_key
 
 if TYPE_CHECKING:
     from pyswarm.manager.daemon import ManagerDaemon
@@ -44,17 +47,29 @@ def main() -> None:
     """Entry point of `pyswarm-manager`."""
     parser = argparse.ArgumentParser(description="the manager daemon; pyswarmd starts it on managers")
     parser.add_argument("--root", default=None, help="where state and sockets live (PYSWARM_ROOT, /)")
+    parser.add_argument("--unlock-keys-on-stdin", action="store_true", help="read unlock keys, one a line, until EOF")
     arguments = parser.parse_args()
     # gRPC must not be imported before its core's output is taken over.
     core_log.install()
     from pyswarm.manager.daemon import ManagerDaemon
 
+    paths = NodePaths.from_environment(arguments.root)
     try:
-        config = load_config(NodePaths.from_environment(arguments.root))
+        config = load_config(paths)
         logging.configure(component="manager", level=config.log_level)
-        run(_until_told(ManagerDaemon(config)))
+        unlock_keys = _read_unlock_keys() if arguments.unlock_keys_on_stdin else []
+        run(_until_told(ManagerDaemon(config, unlock_keys)))
+    except Locked as error:
+        # A killed manager left it: nobody answers there, and `pyswarm` shall not wait for somebody to.
+        paths.manager_socket.unlink(missing_ok=True)
+        print(f"pyswarm-manager: {error}", file=sys.stderr)
+        sys.exit(LOCKED_EXIT_STATUS)
     except SwarmError as error:
         sys.exit(f"pyswarm-manager: {error}")
+
+
+def _read_unlock_keys() -> list[bytes]:
+    return [parse_unlock_key(text) for text in sys.stdin.read().split()]
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

@@ -27,6 +27,7 @@ from pyswarm.proto.errors import FailedPrecondition, Internal
 from pyswarm.proto.model.objects import ManagerStatus
 from pyswarm.proto.model.states import Reachability
 from pyswarm.proto.paths import API_PORT, RAFT_PORT, NodePaths
+from pyswarm.proto.unlock_key import parse_unlock_key
 
 REPLACED = "raft.replaced"
 """Where the state goes that a new one takes the place of."""
@@ -35,12 +36,14 @@ REPLACED = "raft.replaced"
 def recover(paths: NodePaths, options: dict[str, Any], clock: Clock, entropy: Entropy) -> dict[str, Any]:
     """Replace the consensus state of this manager by one whose only member it is.
 
-    Raises FailedPrecondition on a node that is no manager or has no state; nothing has changed then.
+    Raises FailedPrecondition on a node that is no manager or has no state, Locked when none of the `unlock_keys` among
+    the options opens it; nothing has changed then.
     """
     node = _this_manager(paths)
     directory = paths.manager / "raft"
     _undo_half_exchange(directory)
-    sealer = open_sealer(paths.manager / "sealing")
+    unlock_keys = [parse_unlock_key(text) for text in options.get("unlock_keys", ())]
+    sealer = open_sealer(paths.manager / "sealing", unlock_keys=unlock_keys)
     store = Store()
     index, term = read_all(directory, sealer=sealer, machine=store)
     address = str(options.get("advertise_addr") or node["advertise_addr"])

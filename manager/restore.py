@@ -17,7 +17,7 @@ from pyswarm.manager.ca.root import certificate_to_pem
 from pyswarm.manager.raft.port import Member
 from pyswarm.manager.raft.recovery import plant
 from pyswarm.manager.recover import exchange_state, make_only_manager, write_entry
-from pyswarm.manager.sealing.keys import open_sealer
+from pyswarm.manager.sealing.keys import Kek, open_key_file
 from pyswarm.manager.store.changes import Create
 from pyswarm.manager.store.pieces import SnapshotDamaged
 from pyswarm.manager.store.store import Store
@@ -33,12 +33,15 @@ from pyswarm.proto.model.objects import Cluster, Node, NodeStatus
 from pyswarm.proto.model.spec import NodeSpec
 from pyswarm.proto.model.states import Role
 from pyswarm.proto.paths import API_PORT, RAFT_PORT, NodePaths
+from pyswarm.proto.unlock_key import format_unlock_key
 
 FIRST_TERM = 1
 
 
 def restore(paths: NodePaths, options: dict[str, Any], clock: Clock, entropy: Entropy) -> dict[str, Any]:
     """Write certificates and state of the restored cluster's first manager, and return its ids.
+
+    A cluster that was autolocked is so again, under the same unlock key: the answer has it, for pyswarmd.
 
     Raises FailedPrecondition on a machine that is a node already, BackupUnreadable.
     """
@@ -57,7 +60,8 @@ def restore(paths: NodePaths, options: dict[str, Any], clock: Clock, entropy: En
     write_entry(store, (Create(node),), index=version + 1, entropy=entropy)
     removed = make_only_manager(store, member, index=version + 2, clock=clock, entropy=entropy)
     _certify(paths, cluster, identity, clock)
-    sealer = open_sealer(paths.manager / "sealing")
+    kek = _kek_of(store)
+    sealer = open_key_file(paths.manager / "sealing", first_kek=kek).sealer
     exchange_state(
         paths.manager / "raft",
         lambda new: plant(
@@ -65,6 +69,7 @@ def restore(paths: NodePaths, options: dict[str, Any], clock: Clock, entropy: En
         ),
     )
     return {
+        "unlock_key": format_unlock_key(kek.key) if kek.key else "",
         "node_id": identity.node_id,
         "cluster_id": cluster.id,
         "raft_id": member.raft_id,
@@ -72,6 +77,13 @@ def restore(paths: NodePaths, options: dict[str, Any], clock: Clock, entropy: En
         "services": store.view.count("service"),
         "nodes": store.view.count("node"),
     }
+
+
+def _kek_of(store: Store) -> Kek:
+    """Return what the restored cluster object, as it is now, says."""
+    cluster = store.view.cluster
+    assert cluster is not None, "it was looked for when the backup was read"
+    return Kek(cluster.unlock_key, cluster.version)
 
 
 def _read(file: Path, key: bytes) -> tuple[Store, int]:

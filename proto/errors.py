@@ -15,6 +15,7 @@ code, remedy) and makes the same class again on the other side, so that the comm
           HandedOnAstray   nor does the manager that it handed the call on to: nothing was done
         NotAManager
         NodeRemoved        this node was removed from the cluster, or the one that was asked about
+        Locked             what opens this manager's state is wrapped, and its unlock key was not given
       Unavailable          no quorum, unreachable, shutting down: may work later
         NoLeader           nothing was done
         Unreachable        the peer did not answer at all
@@ -107,6 +108,11 @@ class NotAManager(FailedPrecondition):
 class NodeRemoved(FailedPrecondition):
     code = "node-removed"
     remedy = "On that machine: `pyswarm leave --force`, then join again."
+
+
+class Locked(FailedPrecondition):
+    code = "locked"
+    remedy = "Run `pyswarm unlock` on this node and give the unlock key."
 
 
 class Unavailable(SwarmError):

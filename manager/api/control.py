@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from pyswarm.manager.api.cluster import ClusterMethods, the_cluster
 from pyswarm.manager.api.events import tell_events
 from pyswarm.manager.api.explain import explain, explanation_message
 from pyswarm.manager.api.payloads import PayloadMethods
@@ -18,7 +19,6 @@ from pyswarm.manager.api.selection import find_nodes, find_services, in_stack, o
 from pyswarm.manager.api.stacks import StackMethods
 from pyswarm.manager.api.watch import watch_events
 from pyswarm.manager.api.writes import WriteMethods
-from pyswarm.manager.ca.tokens import rotate_join_token
 from pyswarm.manager.explain.explanation import task_name
 from pyswarm.manager.explain.verdicts import node_name
 from pyswarm.manager.leader.roles import check_demotion
@@ -34,9 +34,9 @@ from pyswarm.proto.clock import Clock
 from pyswarm.proto.codec.messages import from_message, to_message
 from pyswarm.proto.codec.validate import validate_service_spec
 from pyswarm.proto.entropy import Entropy
-from pyswarm.proto.errors import FailedPrecondition, Internal, InvalidArgument, OutOfSequence
+from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, OutOfSequence
 from pyswarm.proto.log import get_logger
-from pyswarm.proto.model.objects import Cluster, ManagerStatus, Node
+from pyswarm.proto.model.objects import ManagerStatus, Node
 from pyswarm.proto.model.spec import NodeSpec, ServiceSpec
 from pyswarm.proto.model.states import Availability, Reachability, Role
 from pyswarm.proto.v1 import control_pb2 as pb
@@ -46,7 +46,7 @@ from pyswarm.proto.version import VERSION
 log = get_logger(__name__)
 
 
-class ControlServicer(PayloadMethods, StackMethods, WriteMethods, control_pb2_grpc.ControlServicer):
+class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods, control_pb2_grpc.ControlServicer):
     """Serves the Control API of one manager."""
 
     def __init__(self, *, store: Store, writer: Writer, consensus: Consensus, clock: Clock, entropy: Entropy) -> None:
@@ -60,25 +60,7 @@ class ControlServicer(PayloadMethods, StackMethods, WriteMethods, control_pb2_gr
         await self._consensus.read_barrier()
         return self._store.view
 
-    # -- the cluster
-
-    async def GetCluster(self, request: pb.GetClusterRequest, context: Any) -> types_pb2.Cluster:
-        return to_message(_cluster(await self._read()), types_pb2.Cluster)
-
-    async def RotateJoinToken(self, request: pb.RotateJoinTokenRequest, context: Any) -> types_pb2.JoinTokens:
-        role = Role(request.role)
-        if role is Role.UNSET:
-            raise InvalidArgument("no role given", remedy="Rotate the token of `worker` or of `manager`.")
-        secret = self._entropy.bytes(16)
-
-        def rotate(seen: Snapshot) -> Plan:
-            cluster = _cluster(seen)
-            root_ca = rotate_join_token(cluster.root_ca, role, secret)
-            return Plan((Update(replace(cluster, root_ca=root_ca)),), why=f"rotated the {role.name.lower()} join token")
-
-        await self._writer.update(rotate)
-        log.info("join token rotated", role=role.name.lower())
-        return to_message(_cluster(self._store.view).root_ca.join_tokens, types_pb2.JoinTokens)
+    # -- this manager
 
     async def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.Info:
         """What this manager knows of itself and its cluster, without asking the others: answers without a quorum."""
@@ -241,7 +223,7 @@ class ControlServicer(PayloadMethods, StackMethods, WriteMethods, control_pb2_gr
         await self._consensus.read_barrier()
         version, pieces = self._store.backup()
         facts = pb.BackupMessage.Facts(
-            cluster_id=_cluster(self._store.view).id,
+            cluster_id=the_cluster(self._store.view).id,
             version=version,
             created_at=self._clock.now(),
             server_version=VERSION,
@@ -274,12 +256,6 @@ def _move_message(seen: Snapshot, move: PlannedMove) -> pb.PlannedMove:
 def _told(seen: Snapshot, node_id: str) -> str:
     node = seen.node(node_id)
     return node_id if node is None else node_name(node)
-
-
-def _cluster(seen: Snapshot) -> Cluster:
-    if seen.cluster is None:
-        raise Internal("the cluster object is missing from the store")
-    return seen.cluster
 
 
 def _with_reachability(node: Node, consensus: Consensus) -> Node:

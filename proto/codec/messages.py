@@ -33,7 +33,7 @@ M = TypeVar("M", bound=Message)
 
 NOT_SENT: Final[Mapping[type[Struct], frozenset[str]]] = {
     RootCA: frozenset({"key_pem"}),
-    Cluster: frozenset({"blacklist"}),
+    Cluster: frozenset({"blacklist", "unlock_key"}),
     SecretSpec: frozenset({"data"}),
 }
 """Fields that stay in the store: `to_message` leaves them out, `from_message` gives them their default."""

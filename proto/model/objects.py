@@ -237,7 +237,11 @@ class RootCA(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Cluster(Struct, frozen=True, omit_defaults=True, gc=False, tag="cluster"):
-    """The one object about the whole. `blacklist` maps removed node ids to when their certificates have expired."""
+    """The one object about the whole. `blacklist` maps removed node ids to when their certificates have expired.
+
+    `unlock_key` wraps what opens the managers' state, b"" while they are not locked; like the root CA's key it lives
+    only in the replicated store.
+    """
 
     id: str
     version: int = 0
@@ -246,6 +250,7 @@ class Cluster(Struct, frozen=True, omit_defaults=True, gc=False, tag="cluster"):
     spec: ClusterSpec = ClusterSpec()
     root_ca: RootCA = RootCA()
     blacklist: Mapping[str, float] = {}
+    unlock_key: bytes = b""
 
 
 class Secret(Struct, frozen=True, omit_defaults=True, gc=False, tag="secret"):

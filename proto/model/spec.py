@@ -332,3 +332,5 @@ class ClusterSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     task_history_retention_limit: int = 5
     heartbeat_period_seconds: float = 0.5
     node_cert_expiry_seconds: float = 90 * 24 * 3600.0
+    autolock: bool = False
+    """Whether a manager that was started needs the unlock key before it takes part."""

@@ -30,7 +30,7 @@ from pyswarm.proto.model.objects import (
     Task,
     revision_id,
 )
-from pyswarm.proto.model.spec import ConfigSpec, NodeSpec, SecretSpec, ServiceSpec
+from pyswarm.proto.model.spec import ClusterSpec, ConfigSpec, NodeSpec, SecretSpec, ServiceSpec
 from pyswarm.proto.model.states import Role, UpdateState
 from pyswarm.proto.rpc.server import serve_unix
 from pyswarm.proto.v1 import control_pb2 as pb
@@ -89,6 +89,17 @@ class FakeControl(control_pb2_grpc.ControlServicer):
 
     async def GetCluster(self, request: Any, context: Any) -> types_pb2.Cluster:
         return to_message(self.cluster, types_pb2.Cluster)
+
+    async def UpdateCluster(self, request: pb.UpdateClusterRequest, context: Any) -> types_pb2.Cluster:
+        self.requests.append(request)
+        spec = from_message(request.spec, ClusterSpec)
+        is_fresh = spec.autolock and (request.rotate_unlock_key or not self.cluster.unlock_key)
+        key = bytes([len(self.requests)]) * 32 if is_fresh else self.cluster.unlock_key
+        self.cluster = replace(self.cluster, spec=spec, unlock_key=key if spec.autolock else b"")
+        return to_message(self.cluster, types_pb2.Cluster)
+
+    async def GetUnlockKey(self, request: pb.GetUnlockKeyRequest, context: Any) -> pb.UnlockKey:
+        return pb.UnlockKey(key=self.cluster.unlock_key, version=self.cluster.version)
 
     async def RotateJoinToken(self, request: pb.RotateJoinTokenRequest, context: Any) -> types_pb2.JoinTokens:
         self.requests.append(request)

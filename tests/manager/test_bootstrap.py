@@ -9,14 +9,16 @@ from lib.builders import FakeClock
 
 from pyswarm.manager.bootstrap import bootstrap
 from pyswarm.manager.ca.tokens import role_of_token
+from pyswarm.manager.initial_objects import initial_objects_file, read_initial_objects
 from pyswarm.proto.csr import check_issued
 from pyswarm.proto.entropy import SeededEntropy
-from pyswarm.proto.errors import FailedPrecondition, InvalidArgument
+from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, Locked
 from pyswarm.proto.identity import NodeIdentity, identity_of
 from pyswarm.proto.model.objects import Cluster, Node, Object
 from pyswarm.proto.model.states import Availability, Role
 from pyswarm.proto.paths import NodePaths
 from pyswarm.proto.rpc.tls import read_certificates
+from pyswarm.proto.unlock_key import parse_unlock_key
 
 
 @pytest.fixture
@@ -69,3 +71,25 @@ def test_a_machine_that_is_a_node_keeps_its_key(paths: NodePaths):
     with pytest.raises(FailedPrecondition, match="a node already"):
         _bootstrap(paths)
     assert not paths.certificates.exists()
+
+
+def test_a_cluster_that_is_locked_from_the_beginning_has_its_key_nowhere_on_the_disk(paths: NodePaths):
+    made = _bootstrap(paths, advertise_addr="10.0.0.1", autolock=True)
+    key = parse_unlock_key(made["unlock_key"])
+    written = b"".join(file.read_bytes() for file in paths.state.rglob("*") if file.is_file())
+    assert key not in written
+    assert made["unlock_key"].encode() not in written
+    with pytest.raises(Locked):
+        read_initial_objects(initial_objects_file(paths), unlock_key=b"w" * 32)
+    cluster, _ = read_initial_objects(initial_objects_file(paths), unlock_key=key)
+    assert isinstance(cluster, Cluster)
+    assert (cluster.spec.autolock, cluster.unlock_key) == (True, key)
+    assert cluster.root_ca.key_pem.encode() not in written
+
+
+def test_without_autolock_there_is_no_unlock_key(paths: NodePaths):
+    made = _bootstrap(paths, advertise_addr="10.0.0.1", autolock=False)
+    assert "unlock_key" not in made
+    cluster, _ = read_initial_objects(initial_objects_file(paths), unlock_key=b"")
+    assert isinstance(cluster, Cluster)
+    assert (cluster.spec.autolock, cluster.unlock_key) == (False, b"")

@@ -1,14 +1,23 @@
-"""One daemon of a node: started or adopted, watched, and started again with growing pauses when it ends."""
+"""One daemon of a node: started or adopted, watched, and started again with growing pauses when it ends.
+
+A manager whose state is locked says so by its exit status: it is not started again until an unlock key is there. Keys
+are kept in this process's memory and written to a pipe that the new manager reads; never to a disk, the environment or
+a command line.
+"""
 
 import asyncio
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from select import PIPE_BUF
 
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.paths import NodePaths
+from pyswarm.proto.unlock_key import LOCKED_EXIT_STATUS
 from pyswarm.worker.supervisor.processes import Process
 
 log = get_logger(__name__)
@@ -35,6 +44,10 @@ class Daemon:
         self.name = name
         self.restarts = 0
         self.process: Process | None = None
+        self.unlock_keys: tuple[str, ...] = ()
+        """What each new process of it gets to open its state with."""
+        self.locked = asyncio.Event()
+        """Set when it has ended because none of the keys opens its state."""
         self._paths = paths
         self._keeper: asyncio.Task[None] | None = None
 
@@ -53,11 +66,13 @@ class Daemon:
     def start(self) -> None:
         """Keep the daemon running from now on; does nothing when that is so already."""
         if self._keeper is None:
+            self.locked.clear()
             self._keeper = asyncio.create_task(self._keep(), name=f"keep-{self.name}")
 
     async def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = STOP_SECONDS) -> None:
         """Stop keeping it and end it: `number` first, SIGKILL when it takes longer than `seconds`."""
         await self.let_go()
+        self.locked.clear()
         process = self.process or Process.read(self.pid_file)
         if process is None:
             return
@@ -100,6 +115,11 @@ class Daemon:
             started = loop.time()
             status = await self.process.ended()
             self.process = None
+            if status == LOCKED_EXIT_STATUS:
+                log.warning("daemon is locked", daemon=self.name, keys_tried=len(self.unlock_keys))
+                self._keeper = None
+                self.locked.set()
+                return
             self.restarts += 1
             if loop.time() - started >= STEADY_SECONDS:
                 pause = PAUSE_FIRST_SECONDS
@@ -110,10 +130,13 @@ class Daemon:
     def _spawn(self) -> Process:
         self._paths.logs.mkdir(parents=True, exist_ok=True)
         self._bound_log()
-        with self.log_file.open("ab") as output:
+        command = [sys.executable, "-m", MODULES[self.name], "--root", str(self._paths.root)]
+        if self.unlock_keys:
+            command.append("--unlock-keys-on-stdin")
+        with self.log_file.open("ab") as output, _readable_once("\n".join(self.unlock_keys).encode()) as keys:
             child = subprocess.Popen(
-                [sys.executable, "-m", MODULES[self.name], "--root", str(self._paths.root)],
-                stdin=subprocess.DEVNULL,
+                command,
+                stdin=keys,
                 stdout=output,
                 stderr=output,
                 cwd="/",
@@ -133,3 +156,18 @@ class Daemon:
                 self.log_file.rename(self.log_file.with_suffix(".log.1"))
         except FileNotFoundError:
             pass
+
+
+@contextmanager
+def _readable_once(content: bytes) -> Iterator[int]:
+    """Yield the reading end of a pipe with `content` in it and nobody at the other end."""
+    assert len(content) <= PIPE_BUF, "it fits the pipe's buffer: nobody reads yet"
+    reading, writing = os.pipe()
+    try:
+        try:
+            os.write(writing, content)
+        finally:
+            os.close(writing)
+        yield reading
+    finally:
+        os.close(reading)

@@ -7,10 +7,11 @@ import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from pyswarm.proto import errors
-from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, SwarmError, Unavailable
+from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, Locked, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.paths import API_PORT, NodePaths
 from pyswarm.worker.supervisor import node_file
@@ -21,10 +22,19 @@ log = get_logger(__name__)
 Say = Callable[[str], Awaitable[None]]
 
 READY_SECONDS = 60.0
+SETTLE_SECONDS = 10.0
+"""How long a manager that was just started may take to find out whether it is locked."""
+
 FAREWELL_SECONDS = 45.0
 """How long leaving may take: saying goodbye and stopping every container within its grace period."""
 
 NOT_PART = 'This node is not part of a cluster. Use "pyswarm init" or "pyswarm join" to make it one.'
+
+LOCKED = "This node's manager is locked."
+WRONG_KEY_REMEDY = (
+    "Give the key that `pyswarm unlock-key` showed when this manager last ran: "
+    "one that was off while the key was rotated still has the key from before."
+)
 
 _ERRORS = {cls.code: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, SwarmError)}
 
@@ -76,7 +86,8 @@ class Membership:
             if d.is_kept
         ]
         kept = {key: record.get(key, "") for key in ("node_id", "cluster_id", "role", "advertise_addr")}
-        return {**kept, "managers": record.get("managers", []), "daemons": daemons}
+        locked = self.manager.locked.is_set()
+        return {**kept, "managers": record.get("managers", []), "daemons": daemons, "locked": locked}
 
     async def init(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
         async with self._one_at_a_time:
@@ -84,6 +95,7 @@ class Membership:
             await say("making the cluster's root certificate")
             try:
                 made = await self._one_shot("pyswarm.manager.bootstrap", request)
+                self._hand_key(made)
                 record = self._new_record(request, made, "manager", {"mode": "init"})
                 record["managers"] = [{"node_id": made["node_id"], "addr": f"{record['advertise_addr']}:{API_PORT}"}]
                 await self._begin(record, say)
@@ -99,6 +111,7 @@ class Membership:
             await say("reading the backup")
             try:
                 made = await self._one_shot("pyswarm.manager.restore", {**request, "raft_id": secrets.token_hex(8)})
+                self._hand_key(made)
                 record = self._new_record(request, made, "manager", None)
                 record["raft_id"] = made["raft_id"]
                 record["managers"] = [{"node_id": made["node_id"], "addr": f"{record['advertise_addr']}:{API_PORT}"}]
@@ -106,7 +119,8 @@ class Membership:
             except BaseException:
                 await self._forget()
                 raise
-            return {key: made[key] for key in ("node_id", "cluster_id", "services", "nodes", "removed")}
+            told = {key: made[key] for key in ("node_id", "cluster_id", "services", "nodes", "removed")}
+            return {**told, "autolock": bool(made.get("unlock_key"))}
 
     async def force_new_cluster(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
         """Make this manager the only one of its cluster, from what it has on its disk. Containers run on."""
@@ -116,11 +130,13 @@ class Membership:
                 raise FailedPrecondition(NOT_PART)
             if record.get("role") != "manager":
                 raise FailedPrecondition("This node is not a manager.", remedy="Run it on a manager that is left.")
+            self._must_not_be_locked()
             await say("stopping this manager")
             await self.manager.stop()
             await say("making this manager the only one")
             try:
-                made = await self._one_shot("pyswarm.manager.recover", {**request, "raft_id": secrets.token_hex(8)})
+                options = {"raft_id": secrets.token_hex(8), "unlock_keys": self.manager.unlock_keys}
+                made = await self._one_shot("pyswarm.manager.recover", {**request, **options})
             except BaseException:
                 self.manager.start()
                 raise
@@ -147,6 +163,7 @@ class Membership:
                 raise InvalidArgument("no address is given")
             if address == record.get("advertise_addr"):
                 return {"node_id": record["node_id"]}
+            self._must_not_be_locked()
             own = {"node_id": record["node_id"], "addr": f"{address}:{API_PORT}"}
             record["advertise_addr"] = address
             record["managers"] = [own if m["node_id"] == own["node_id"] else m for m in record.get("managers", [])]
@@ -178,6 +195,22 @@ class Membership:
                 raise
             return {"node_id": made["node_id"], "role": made["role"]}
 
+    async def unlock(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
+        """Start the locked manager with an unlock key, which is kept for its next starts if it is the right one."""
+        async with self._one_at_a_time:
+            if self.record() is None:
+                raise FailedPrecondition(NOT_PART)
+            await self._until_known_to_be_locked()
+            key = request.get("key")
+            if not isinstance(key, str):
+                raise InvalidArgument("no unlock key is given")
+            self._joined.clear()
+            self.manager.unlock_keys = (key,)
+            self.manager.start()
+            await say("waiting for the manager")
+            await self._until_ready(self.manager, self._joined, what="the manager")
+            return {}
+
     async def leave(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
         async with self._one_at_a_time:
             record = self.record()
@@ -205,6 +238,11 @@ class Membership:
             del record["bootstrap"]
             node_file.write(self._paths.node_file, record)
         self._joined.set()
+        return {}
+
+    async def keep_unlock_keys(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What opens the manager's state now has changed."""
+        self.manager.unlock_keys = tuple(str(key) for key in request.get("keys", ()))
         return {}
 
     async def session(self) -> dict[str, Any]:
@@ -242,6 +280,7 @@ class Membership:
             record.pop("bootstrap", None)
             node_file.write(self._paths.node_file, record)
             await self.manager.stop()
+            self.manager.unlock_keys = ()
             shutil.rmtree(self._paths.manager, ignore_errors=True)
         return {}
 
@@ -253,6 +292,27 @@ class Membership:
                 "This node is already part of a cluster.",
                 remedy='Use "pyswarm leave" to leave this cluster and join another one.',
             )
+
+    async def _until_known_to_be_locked(self) -> None:
+        """Return once the manager has said that it is locked: after a boot, whoever unlocks may be quicker than it.
+
+        Raises FailedPrecondition when it is a member, or says nothing: one that was adopted does not report again.
+        """
+        if self.manager.is_kept and not self._joined.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    await _first_of(self._joined, self.manager.locked)
+        if not self.manager.locked.is_set():
+            raise FailedPrecondition("swarm is not locked", remedy="Nothing needs to be done.")
+
+    def _must_not_be_locked(self) -> None:
+        if self.manager.locked.is_set():
+            raise Locked(LOCKED)
+
+    def _hand_key(self, made: dict[str, Any]) -> None:
+        """Have the manager of a cluster just made start with the unlock key that was made with it, if one was."""
+        key = made.get("unlock_key")
+        self.manager.unlock_keys = (key,) if key else ()
 
     @staticmethod
     def _new_record(
@@ -281,14 +341,23 @@ class Membership:
             waits.insert(0, ("the manager", self._joined, self.manager))
         for what, event, daemon in waits:
             await say(f"waiting for {what}")
-            try:
-                async with asyncio.timeout(READY_SECONDS):
-                    await event.wait()
-            except TimeoutError as error:
-                raise Unavailable(
-                    f"{what} did not come up within {READY_SECONDS:g} s; {daemon.name} says:\n{daemon.log_tail()}",
-                    remedy=f"See {daemon.log_file}. {remedy}",
-                ) from error
+            await self._until_ready(daemon, event, what=what, remedy=remedy)
+
+    async def _until_ready(self, daemon: Daemon, event: asyncio.Event, *, what: str, remedy: str = "") -> None:
+        """Wait for `event`. Raises Locked when the daemon turns out to be locked, Unavailable after READY_SECONDS."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await _first_of(event, daemon.locked)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{what} did not come up within {READY_SECONDS:g} s; {daemon.name} says:\n{daemon.log_tail()}",
+                remedy=f"See {daemon.log_file}. {remedy}".rstrip(),
+            ) from error
+        if daemon.locked.is_set():
+            tried, daemon.unlock_keys = daemon.unlock_keys, ()
+            if not tried:
+                raise Locked(LOCKED)
+            raise Locked("the unlock key does not open this manager's state", remedy=WRONG_KEY_REMEDY)
 
     def _start_daemons(self, record: node_file.Record) -> None:
         self.runtime.start()
@@ -299,6 +368,7 @@ class Membership:
     async def _forget(self) -> None:
         """Belong to no cluster (any more): end the daemons of the cluster and remove this node's state. Images stay."""
         await asyncio.gather(self.worker.stop(), self.manager.stop())
+        self.manager.unlock_keys = ()
         paths = self._paths
         # The record goes first: a crash from here on leaves a machine that belongs to no cluster.
         paths.node_file.unlink(missing_ok=True)
@@ -332,3 +402,12 @@ class Membership:
             cls = _ERRORS.get(answer.get("code", ""), errors.Internal)
             raise cls(answer.get("message", "failed"), remedy=answer.get("remedy"))
         return answer
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    async with asyncio.TaskGroup() as group:
+        waits = [group.create_task(event.wait()) for event in events]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()

@@ -60,15 +60,20 @@ class SupervisorServer:
             except ConnectionError:
                 log.debug("nobody listens to the progress")
 
+        op = None
         try:
             request = json.loads(line)
+            if not isinstance(request, dict):
+                raise ValueError("not an object")
+            op = request.get("op")
             return {"ok": True, **await self._do(request, say)}
         except SwarmError as error:
             return _refusal(error)
         except ValueError as error:
             return _refusal(InvalidArgument(f"not a request: {error}"))
         except Exception as error:
-            log.exception("a request failed", request=line[:200])
+            # Its name alone: keys and tokens are among the arguments.
+            log.exception("a request failed", op=op)
             return _refusal(Internal(f"{type(error).__name__}: {error}"))
 
     async def _do(self, request: dict[str, Any], say: Any) -> dict[str, Any]:
@@ -86,6 +91,10 @@ class SupervisorServer:
                 return await membership.join(request, say)
             case "leave":
                 return await membership.leave(request, say)
+            case "unlock":
+                return await membership.unlock(request, say)
+            case "unlock-keys":
+                return await membership.keep_unlock_keys(request)
             case "readdress":
                 return await membership.readdress(request, say)
             case "joined":

@@ -10,20 +10,23 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from pyswarm.manager.cli.client.addresses import with_port
+from pyswarm.manager.cli.client.supervisor import ask
 from pyswarm.manager.cli.records import ServiceRow, StackChange, TaskList
 from pyswarm.manager.cli.settings import Settings
 from pyswarm.proto.backup_facts import BackupFacts
 from pyswarm.proto.codec.messages import from_message, to_message
-from pyswarm.proto.errors import InvalidArgument, NotAManager, NotFound, Unavailable
+from pyswarm.proto.errors import InvalidArgument, Locked, NotAManager, NotFound, Unavailable
 from pyswarm.proto.model.objects import Cluster, Config, JoinTokens, Node, Revision, Secret, Service, Task
-from pyswarm.proto.model.spec import ConfigSpec, NodeSpec, SecretSpec, ServiceSpec
+from pyswarm.proto.model.spec import ClusterSpec, ConfigSpec, NodeSpec, SecretSpec, ServiceSpec
 from pyswarm.proto.model.states import Role
 from pyswarm.proto.rpc.client import open_channel, open_unix_channel
 from pyswarm.proto.rpc.tls import channel_credentials
+from pyswarm.proto.unlock_key import format_unlock_key
 from pyswarm.proto.v1 import control_pb2 as pb
 from pyswarm.proto.v1 import control_pb2_grpc, logs_pb2, logs_pb2_grpc, raft_pb2, raft_pb2_grpc, types_pb2
 
 CALL_TIMEOUT_SECONDS = 30.0
+STATUS_TIMEOUT_SECONDS = 10.0
 
 
 class ControlClient:
@@ -40,6 +43,20 @@ class ControlClient:
 
     async def cluster(self) -> Cluster:
         return from_message(await self._stub.GetCluster(pb.GetClusterRequest(), timeout=CALL_TIMEOUT_SECONDS), Cluster)
+
+    async def update_cluster(self, cluster: Cluster, spec: ClusterSpec, *, rotate_unlock_key: bool = False) -> None:
+        """Write `spec`, unless the cluster object changed since `cluster` was read (OutOfSequence)."""
+        request = pb.UpdateClusterRequest(
+            version=cluster.version,
+            spec=to_message(spec, types_pb2.ClusterSpec),
+            rotate_unlock_key=rotate_unlock_key,
+        )
+        await self._stub.UpdateCluster(request, timeout=CALL_TIMEOUT_SECONDS)
+
+    async def unlock_key(self) -> str | None:
+        """Return the key that unlocks managers, None when the cluster is not autolocked."""
+        told = await self._stub.GetUnlockKey(pb.GetUnlockKeyRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        return format_unlock_key(told.key) if told.key else None
 
     async def raft_status(self) -> raft_pb2.RaftStatusResponse:
         """Return how consensus fares; any manager answers, also without a quorum."""
@@ -282,18 +299,20 @@ async def connect(settings: Settings) -> AsyncIterator[ControlClient]:
     if settings.host:
         channel = open_channel(with_port(settings.host), channel_credentials(settings.paths.certificates))
     else:
-        _check_local_manager(settings)
+        await _check_local_manager(settings)
         channel = open_unix_channel(str(settings.paths.manager_socket))
     async with channel:
         yield ControlClient(channel)
 
 
-def _check_local_manager(settings: Settings) -> None:
-    """Raises NotAManager when this node runs no manager, Unavailable when its manager is not up."""
+async def _check_local_manager(settings: Settings) -> None:
+    """Raises NotAManager when this node runs no manager, Locked or Unavailable when its manager is not up."""
     if settings.paths.manager_socket.exists():
         return
     role = _stored_role(settings)
     if role == "manager":
+        if (await ask(settings, "status", timeout_seconds=STATUS_TIMEOUT_SECONDS)).get("locked"):
+            raise Locked("this node's manager is locked: it needs to be unlocked before it can be used")
         raise Unavailable(
             "this node's manager does not run",
             remedy=f"See `pyswarm info` and {settings.paths.logs / 'pyswarm-manager.log'}.",

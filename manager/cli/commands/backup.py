@@ -93,4 +93,11 @@ async def _restore(settings: Settings, path: Path, key: str, address: str, liste
         advertise_addr=address,
         listen_addr=listen,
     )
-    click.echo(restored(answer["node_id"], answer["services"], answer["nodes"], answer["removed"]))
+    said = restored(
+        answer["node_id"],
+        answer["services"],
+        answer["nodes"],
+        answer["removed"],
+        is_autolocked=bool(answer.get("autolock")),
+    )
+    click.echo(said)

@@ -11,7 +11,7 @@ from pyswarm.manager.cli.commands.shared import format_option
 from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.info import info_text, manager_info, node_info
 from pyswarm.manager.cli.view.template import render, unescape
-from pyswarm.proto.errors import SwarmError
+from pyswarm.proto.errors import Locked, SwarmError
 
 STATUS_TIMEOUT_SECONDS = 10.0
 
@@ -39,7 +39,7 @@ async def _info(settings: Settings) -> dict[str, Any]:
         try:
             found.update(await _manager(settings))
         except SwarmError as error:
-            found["Error"] = error.message
+            found["Error"] = error.message if not isinstance(error, Locked) else f"{error.message}. {error.remedy}"
     return found
 
 

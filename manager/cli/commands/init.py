@@ -11,7 +11,7 @@ from pyswarm.manager.cli.client.supervisor import ask
 from pyswarm.manager.cli.commands.shared import say
 from pyswarm.manager.cli.flags.types import AVAILABILITY, DURATION
 from pyswarm.manager.cli.settings import Settings, pass_settings
-from pyswarm.manager.cli.view.membership import initialized, only_manager
+from pyswarm.manager.cli.view.membership import how_to_unlock, initialized, only_manager
 from pyswarm.proto.errors import FailedPrecondition, SwarmError
 from pyswarm.proto.model.states import Availability
 
@@ -24,6 +24,7 @@ QUORUM_SECONDS = 5.0
 @click.option("--advertise-addr", default="", metavar="IP|INTERFACE", help="Address that other nodes shall use")
 @click.option("--listen-addr", default="0.0.0.0", metavar="IP", help="Address to listen on (0.0.0.0)")
 @click.option("--force-new-cluster", is_flag=True, help="The other managers are lost: go on with this one alone")
+@click.option("--autolock", is_flag=True, help="Managers need an unlock key whenever they are started")
 @click.option("--availability", type=AVAILABILITY, default="active", help="Whether this node gets tasks (active)")
 @click.option("--cert-expiry", type=DURATION, default="2160h", help="Validity of node certificates (2160h)")
 @click.option("--dispatcher-heartbeat", type=DURATION, default="500ms", help="Period of the nodes' heartbeats (500ms)")
@@ -34,6 +35,7 @@ def init(
     advertise_addr: str,
     listen_addr: str,
     force_new_cluster: bool,
+    autolock: bool,
     availability: Availability,
     cert_expiry: float,
     dispatcher_heartbeat: float,
@@ -50,6 +52,7 @@ def init(
             settings,
             advertise_addr=address,
             listen_addr=listen_address(listen_addr),
+            autolock=autolock,
             availability=availability.name.lower(),
             heartbeat_seconds=dispatcher_heartbeat,
             cert_expiry_seconds=cert_expiry,
@@ -73,7 +76,10 @@ async def _init(settings: Settings, *, advertise_addr: str, **options: object) -
     )
     async with connect(Settings(settings.paths)) as client:
         tokens = (await client.cluster()).root_ca.join_tokens
+        key = await client.unlock_key()
     click.echo(initialized(answer["node_id"], tokens.worker, advertise_addr))
+    if key is not None:
+        click.echo(f"\n{how_to_unlock(key)}")
 
 
 async def _force_new_cluster(settings: Settings, advertise_addr: str) -> None:

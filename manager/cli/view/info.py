@@ -10,7 +10,7 @@ def node_info(status: Mapping[str, Any]) -> dict[str, Any]:
     """Return what pyswarmd's status says of this node."""
     role = status.get("role") or ""
     return {
-        "LocalNodeState": "active" if status.get("node_id") else "inactive",
+        "LocalNodeState": _state(status),
         "NodeID": status.get("node_id") or "",
         "ClusterID": status.get("cluster_id") or "",
         "Role": role,
@@ -30,6 +30,12 @@ def node_info(status: Mapping[str, Any]) -> dict[str, Any]:
             for daemon in status.get("daemons") or ()
         ],
     }
+
+
+def _state(status: Mapping[str, Any]) -> str:
+    if status.get("locked"):
+        return "locked"
+    return "active" if status.get("node_id") else "inactive"
 
 
 def manager_info(

@@ -1,8 +1,17 @@
-"""What `init`, `join` and `join-token` say."""
+"""What `init`, `join`, `join-token` and `unlock-key` say."""
 
 from collections.abc import Sequence
 
 from pyswarm.proto.paths import API_PORT
+
+
+def how_to_unlock(key: str) -> str:
+    return (
+        "To unlock a swarm manager after it restarts, run the `pyswarm unlock`\n"
+        f"command and provide the following key:\n\n    {key}\n\n"
+        "Remember to store this key in a password manager, since without it you\n"
+        "will not be able to restart the manager."
+    )
 
 
 def initialized(node_id: str, worker_token: str, address: str) -> str:
@@ -36,11 +45,12 @@ def only_manager(node_id: str, removed: Sequence[str]) -> str:
 To have more managers, run `pyswarm join-token manager` and follow the instructions."""
 
 
-def restored(node_id: str, services: int, nodes: int, removed: Sequence[str]) -> str:
+def restored(node_id: str, services: int, nodes: int, removed: Sequence[str], *, is_autolocked: bool) -> str:
     """Return what `restore` says in the end."""
+    locked = "\nIts managers are locked when they start, with the unlock key of the backup." if is_autolocked else ""
     gone = f"Removed: {', '.join(removed)}. " if removed else ""
     return f"""Cluster restored: this node ({node_id}) is its only manager.
-It has {services} services and {nodes} nodes.
+It has {services} services and {nodes} nodes.{locked}
 
 {gone}Workers of the cluster come back by themselves if this machine has the address of one of its managers;
 others join again, after `pyswarm leave --force`.

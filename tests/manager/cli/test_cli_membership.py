@@ -56,6 +56,7 @@ def test_init_prints_dockers_text(pyswarm: Any, pyswarmd: FakeSupervisor, contro
         "op": "init",
         "advertise_addr": "10.0.0.1",
         "listen_addr": "0.0.0.0",
+        "autolock": False,
         "availability": "active",
         "heartbeat_seconds": 2.0,
         "cert_expiry_seconds": 172800.0,
@@ -183,7 +184,7 @@ def test_version_tells_both_sides(pyswarm: Any, control: Any) -> None:
     [
         ("", 'This node is not a swarm manager.\nUse "pyswarm init" or "pyswarm join"'),
         ("worker", "This node is a worker: worker nodes cannot be used to view or change the cluster."),
-        ("manager", "this node's manager does not run\nSee `pyswarm info`"),
+        ("manager", "pyswarmd does not answer at "),
     ],
 )
 def test_a_node_without_a_manager_says_why_and_what_to_do(pyswarm: Any, role: str, message: str) -> None:

@@ -83,9 +83,14 @@ def test_enumerations_mean_the_same_by_every_number(name: str) -> None:
 
 
 def test_only_what_is_listed_stays_in_the_store() -> None:
-    assert {RootCA: {"key_pem"}, Cluster: {"blacklist"}, SecretSpec: {"data"}} == NOT_SENT
+    assert {RootCA: {"key_pem"}, Cluster: {"blacklist", "unlock_key"}, SecretSpec: {"data"}} == NOT_SENT
     sent = to_message(
-        replace(a_cluster(), root_ca=RootCA(certificate_pem="C", key_pem="SECRET"), blacklist={"n9": 1.0}),
+        replace(
+            a_cluster(),
+            root_ca=RootCA(certificate_pem="C", key_pem="SECRET"),
+            blacklist={"n9": 1.0},
+            unlock_key=b"SECRET",
+        ),
         types_pb2.Cluster,
     )
     assert b"SECRET" not in sent.SerializeToString()
