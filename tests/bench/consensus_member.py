@@ -40,6 +40,8 @@ from pyswarm.proto.v1 import control_pb2_grpc
 KEYS = 10_000
 KEY_BYTES = 16
 PIECE_BYTES = 64 * 1024
+NAMES = [b"%016d" % (number % KEYS) for number in range(2 * KEYS)]
+"""The keys, twice over: any run of them can be cut out."""
 
 
 class Map:
@@ -83,9 +85,8 @@ class Map:
 def put(number: int, *, value_bytes: int, changes: int) -> bytes:
     """Return a payload that puts `changes` values; `number` says under which keys."""
     filling = bytes(value_bytes)
-    first = number * changes
-    puts = b"".join(b"%016d" % (key % KEYS) + filling for key in range(first, first + changes))
-    return value_bytes.to_bytes(4, "big") + puts
+    first = number * changes % KEYS
+    return value_bytes.to_bytes(4, "big") + filling.join(NAMES[first : first + changes]) + filling
 
 
 class Writing:
