@@ -9,7 +9,7 @@ from lib.world import World
 from msgspec.structs import replace
 
 from pyswarm.manager.explain.differences import differences
-from pyswarm.manager.explain.preview import Forecast, forecast
+from pyswarm.manager.explain.preview import Forecast, Placed, forecast
 from pyswarm.manager.orchestrator.stacks import apply_stack
 from pyswarm.manager.store.changes import Plan
 from pyswarm.proto.model.objects import STACK_LABEL
@@ -109,24 +109,32 @@ specs = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(specs, specs, st.integers(1, 4))
 def test_what_is_foreseen_is_what_happens(first: ServiceSpec, second: ServiceSpec, nodes: int):
+    """Of an update the slots: on which of several nodes a task comes depends on when the old ones have ended."""
     world = World(nodes=nodes)
     plan, told = foreseen(world, first)
-    _check(world, plan, told)
+    began, _ = _happened(world, plan, told)
+    assert {name: Counter((p.slot, p.node) for p in _starts(found)) for name, found in told.items()} == began
     plan, told = foreseen(world, second)
-    _check(world, plan, told)
+    began, kept = _happened(world, plan, told)
+    slots = {name: Counter(slot for slot, _ in tasks.elements()) for name, tasks in began.items()}
+    assert {name: Counter(p.slot for p in _starts(found)) for name, found in told.items()} == slots
+    assert {name: found.kept for name, found in told.items()} == kept
 
 
-def _check(world: World, plan: Plan, told: dict[str, Forecast]) -> None:
+def _starts(found: Forecast) -> list[Placed]:
+    return [p for p in found.starts if not p.why_not]
+
+
+def _happened(
+    world: World, plan: Plan, told: dict[str, Forecast]
+) -> tuple[dict[str, Counter[tuple[int, str]]], dict[str, int]]:
+    """Carry the plan out; return (slot, node) of what runs anew, and how many run on, of each service foreseen."""
     before = {t.id for t in world.seen.tasks() if t.is_live}
     world.apply(plan.changes)
     world.settle()
-    for name, found in told.items():
-        tasks = world.tasks(name)
-        fresh = [t for t in tasks if t.id not in before and t.is_live and t.state is TaskState.RUNNING]
-        assert Counter((p.slot, p.node) for p in found.starts if not p.why_not) == Counter(
-            (t.slot, t.node_id) for t in fresh
-        )
-        assert found.kept == sum(t.id in before and t.is_live and t.state is TaskState.RUNNING for t in tasks)
+    runs = {name: [t for t in world.tasks(name) if t.is_live and t.state is TaskState.RUNNING] for name in told}
+    fresh = {name: Counter((t.slot, t.node_id) for t in tasks if t.id not in before) for name, tasks in runs.items()}
+    return fresh, {name: sum(t.id in before for t in tasks) for name, tasks in runs.items()}
 
 
 def test_differences_name_fields_and_hide_what_variables_hold():
