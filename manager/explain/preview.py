@@ -2,8 +2,8 @@
 
 The real decisions are taken on a view that nobody else sees, with agents that do at once what they are told, on a clock
 that jumps from one moment to the next. Nothing is written. What cannot be foreseen (a task that fails, other changes
-meanwhile) is not: the tasks of a preview never fail. Of an update the nodes are the likely ones: where several would do,
-it depends on when the old tasks end.
+meanwhile) is not: the tasks of a preview never fail. Of an update the nodes are the likely ones: where several would
+do, it depends on when the old tasks end.
 """
 
 from collections.abc import Collection, Iterator, Sequence
