@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lib import uml
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 TESTS = {
