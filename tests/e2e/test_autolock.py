@@ -12,6 +12,7 @@ FIRST, SECOND = "w2", "w1"
 @pytest.fixture
 def locked(cluster: Cluster) -> Iterator[Cluster]:
     """Two of the lab's machines apart from the others, in no cluster; workers of the lab's cluster again afterwards."""
+    left = [node["ID"] for node in cluster.nodes() if node["Hostname"] in (FIRST, SECOND)]
     for name in (FIRST, SECOND):
         cluster.lab.host(name).run("pyswarm", "leave", timeout_seconds=60)
     yield cluster
@@ -20,9 +21,9 @@ def locked(cluster: Cluster) -> Iterator[Cluster]:
         host = cluster.lab.host(name)
         host.run("pyswarm", "leave", "--force", check=False, timeout_seconds=60)
         host.run("pyswarm", "join", "--token", token, f"{cluster.lab.host('m1').address}:2377", timeout_seconds=60)
-    for node in cluster.nodes(on="m1"):
-        if node["Hostname"] in (FIRST, SECOND) and node["Status"] == "Down":
-            cluster.pyswarm("node", "rm", "--force", node["ID"], on="m1")
+    # By id, whatever the managers think of them by now: their names are those of the new nodes, too.
+    for node_id in left:
+        cluster.pyswarm("node", "rm", "--force", node_id, on="m1")
 
 
 def restarted(cluster: Cluster, name: str) -> None:
