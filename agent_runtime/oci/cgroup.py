@@ -191,12 +191,13 @@ class ContainerCgroup:
         self._remove_own_parent()
 
     def _remove_own_parent(self) -> None:
-        """Remove what lies between a relative path and the top, once nobody else is in it."""
+        """Remove what lies between a relative path and where it began, once nobody else is in it."""
         parents = PurePosixPath(self.path).parents
-        if OWN_PARENT not in map(str, parents):
+        names = [parent.name for parent in parents]
+        if OWN_PARENT not in names:
             return
         for top in self.cgroups.layout.hierarchies:
-            for parent in parents[:-1]:
+            for parent in parents[: names.index(OWN_PARENT) + 1]:
                 try:
                     os.rmdir(top / parent)
                 except OSError as error:  # in use by another container, or gone with one
