@@ -10,7 +10,15 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
-from pyswarm.manager.dispatcher.assignments import Assignments, Difference, assignments_of, difference, is_told
+from pyswarm.manager.dispatcher.assignments import (
+    Assigned,
+    Assignments,
+    Difference,
+    assignments_of,
+    difference,
+    is_told,
+    replaces_in_place,
+)
 from pyswarm.manager.dispatcher.reports import Report, fold
 from pyswarm.manager.leader.liveness import NodeWatch
 from pyswarm.manager.store.changes import Change, Update
@@ -23,7 +31,7 @@ from pyswarm.proto.codec.messages import from_message, to_message
 from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import PermissionDenied, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
-from pyswarm.proto.model.objects import Node, NodeDescription, Revision, Task, TaskStatus
+from pyswarm.proto.model.objects import Node, NodeDescription, Service, Task, TaskStatus
 from pyswarm.proto.rpc.identity import Caller, current_caller
 from pyswarm.proto.v1 import dispatcher_pb2 as pb
 from pyswarm.proto.v1 import dispatcher_pb2_grpc, types_pb2
@@ -89,7 +97,7 @@ class DispatcherEdge:
 
     async def _route(self) -> None:
         while True:
-            seen, commits = self.store.view_and_watch(("task", "node"))
+            seen, commits = self.store.view_and_watch(("task", "node", "service"))
             self._managers = _managers(seen)
             self._wake_all()
             with commits:
@@ -99,6 +107,10 @@ class DispatcherEdge:
                             if isinstance(event.object, Task):
                                 if is_told(event):
                                     self._wake(event.object.node_id)
+                            elif isinstance(event.object, Service):
+                                if replaces_in_place(event):
+                                    for task in commit.snapshot.tasks_of_service(event.object.id):
+                                        self._wake(task.node_id)
                             elif isinstance(event.object, Node) and _concerns_all(event):
                                 self._managers = _managers(commit.snapshot)
                                 for woken in self._about_nodes:
@@ -328,11 +340,12 @@ class EncodedSpecs:
     """What is the same for all tasks of a revision, encoded once."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, int], pb.TaskAssignment] = {}
+        self._kept: dict[tuple[str, int, tuple[str, ...]], pb.TaskAssignment] = {}
 
-    def of(self, revision: Revision) -> pb.TaskAssignment:
+    def of(self, assigned: Assigned) -> pb.TaskAssignment:
         """Return an assignment without its task. Not to be changed."""
-        key = (revision.id, revision.version)
+        revision = assigned.revision
+        key = (revision.id, revision.version, assigned.in_place)
         found = self._kept.get(key)
         if found is None:
             if len(self._kept) >= SPECS_KEPT:
@@ -357,6 +370,6 @@ def _message(changed: Difference, specs: EncodedSpecs, sequence: int) -> pb.Assi
     )
     for assigned in changed.update:
         assignment = message.update.add()
-        assignment.CopyFrom(specs.of(assigned.revision))
+        assignment.CopyFrom(specs.of(assigned))
         assignment.task.CopyFrom(to_message(assigned.task, types_pb2.Task))
     return message

@@ -7,18 +7,22 @@ is no difference: only what managers decide is sent.
 from collections.abc import Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from pyswarm.manager.orchestrator.in_place import template_held
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.transition import Event
-from pyswarm.proto.model.objects import Config, Revision, Secret, Task
+from pyswarm.proto.model.objects import Config, Revision, Secret, Service, Task
+from pyswarm.proto.model.spec import ContainerSpec, payload_id, replaced_files
 from pyswarm.proto.model.states import TaskState
 
 
 class Assigned(Struct, frozen=True):
-    """A task with the revision that says what to run."""
+    """A task with the revision that says what to run; `in_place` are the ids of files that replace the revision's."""
 
     task: Task
     revision: Revision
+    in_place: tuple[str, ...] = ()
 
 
 class Difference(Struct, frozen=True):
@@ -67,15 +71,36 @@ def assignments_of(seen: Snapshot, node_id: str) -> Assignments:
         # Dead tasks with a place in the history stay known, so that the agent keeps what belongs to them.
         revision = seen.revision_of(task)
         if revision is not None:
-            found[task.id] = Assigned(task, revision)
+            assigned = _with_files(seen, task, revision)
+            found[task.id] = assigned
             if task.is_live:
-                payloads |= _payloads_of(seen, revision)
+                payloads |= _payloads_of(seen, assigned.revision.task_template.container_spec)
     return Assignments(found, payloads)
 
 
-def _payloads_of(seen: Snapshot, revision: Revision) -> dict[str, Secret | Config]:
+def _with_files(seen: Snapshot, task: Task, revision: Revision) -> Assigned:
+    """Return the assignment with the versions of files that its service has replaced in place since."""
+    if not replaced_files(revision.task_template.container_spec):
+        return Assigned(task, revision)
+    held = template_held(seen.service(revision.service_id), revision)
+    if held is revision.task_template:
+        return Assigned(task, revision)
+    ids = tuple(map(payload_id, replaced_files(held.container_spec)))
+    return Assigned(task, replace(revision, task_template=held), ids)
+
+
+def replaces_in_place(event: Event) -> bool:
+    """Whether an event of a service may give tasks that run another version of a file."""
+    old, new = event.old, event.object
+    if not isinstance(old, Service) or not isinstance(new, Service) or event.action != "update":
+        return False
+    return replaced_files(old.spec.task_template.container_spec) != replaced_files(
+        new.spec.task_template.container_spec
+    )
+
+
+def _payloads_of(seen: Snapshot, container: ContainerSpec) -> dict[str, Secret | Config]:
     """Return what the container needs. One that was removed is left out: the agent says that it is missing."""
-    container = revision.task_template.container_spec
     found: list[Secret | Config | None] = [seen.secret(r.secret_id) for r in container.secrets]
     found += [seen.config(r.config_id) for r in container.configs]
     return {payload.id: payload for payload in found if payload is not None}
@@ -94,5 +119,5 @@ def difference(old: Assignments, new: Assignments) -> Difference:
     )
 
 
-def _decided(assigned: Assigned) -> tuple[TaskState, str]:
-    return assigned.task.desired_state, assigned.revision.id
+def _decided(assigned: Assigned) -> tuple[TaskState, str, tuple[str, ...]]:
+    return assigned.task.desired_state, assigned.revision.id, assigned.in_place

@@ -4,6 +4,7 @@ What a secret or config holds never changes, only its labels do; one that a serv
 controlapi/secret.go, config.go). A service may name them by name: the ids are filled in here, when it is written.
 """
 
+import posixpath
 from collections.abc import Sequence
 
 from msgspec.structs import replace
@@ -114,9 +115,10 @@ def with_references(seen: Snapshot, spec: ServiceSpec) -> ServiceSpec:
         return spec
     secrets = tuple(_resolved_secret(seen, spec.name, reference) for reference in container.secrets)
     configs = tuple(_resolved_config(seen, spec.name, reference) for reference in container.configs)
-    _refuse_shared_paths(
-        spec.name, [*(r.path for r in secrets), *(r.path for r in configs)], [m.target for m in container.mounts]
-    )
+    files: list[SecretReference | ConfigReference] = [*secrets, *configs]
+    targets = [m.target for m in container.mounts]
+    _refuse_shared_paths(spec.name, [r.path for r in files], targets)
+    _refuse_mounts_in_place(spec.name, files, targets)
     container = replace(container, secrets=secrets, configs=configs)
     return replace(spec, task_template=replace(spec.task_template, container_spec=container))
 
@@ -176,6 +178,21 @@ def _refuse_shared_paths(service: str, paths: Sequence[str], targets: Sequence[s
                 remedy="Give one of them another target.",
             )
         taken.add(path)
+
+
+def _refuse_mounts_in_place(
+    service: str, files: Sequence[SecretReference | ConfigReference], targets: Sequence[str]
+) -> None:
+    """The directory of a file that is replaced in place holds files, which lie in it directly, and no mounts."""
+    directories = {posixpath.dirname(r.path) for r in files if r.file.in_place}
+    deeper = [r.path for r in files if posixpath.dirname(r.path) not in directories]
+    for directory in sorted(directories):
+        for path in (*deeper, *targets, *(other + "/" for other in directories if other != directory)):
+            if f"{path}/".startswith(f"{directory}/"):
+                raise InvalidArgument(
+                    f"service {service}: {path} lies in {directory}, where a file is replaced in place",
+                    remedy="Give one of them another directory.",
+                )
 
 
 def _newest(seen: Snapshot, spec: SecretSpec | ConfigSpec) -> Payload | None:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pyswarm.manager.allocator.ports import allocate_ports
+from pyswarm.manager.orchestrator.in_place import with_files_of
 from pyswarm.manager.orchestrator.placement import satisfies
 from pyswarm.manager.orchestrator.slots import Slot, SlotKey
 from pyswarm.manager.orchestrator.update_progress import Progress, allowed_by_canary, is_overdue, progress_of
@@ -90,7 +91,8 @@ def update_config(service: Service) -> UpdateConfig:
 def is_dirty(seen: Snapshot, service: Service, task: Task) -> bool:
     """Whether a live task must be replaced for the service's present spec.
 
-    A change of placement alone restarts nothing that still fits where it is (swarm mistake 37).
+    A change of placement alone restarts nothing that still fits where it is (swarm mistake 37), nor does a new version
+    of a file that is replaced in place.
     """
     if task.spec_version == service.spec_version:
         return False
@@ -98,7 +100,8 @@ def is_dirty(seen: Snapshot, service: Service, task: Task) -> bool:
     if old is None or old.ports != service.ports:
         return True
     template = service.spec.task_template
-    if replace(old.task_template, placement=Placement()) != replace(template, placement=Placement()):
+    held = with_files_of(old.task_template, template)
+    if replace(held, placement=Placement()) != replace(template, placement=Placement()):
         return True
     node = seen.node(task.node_id)
     return node is not None and not satisfies(node, template.placement.constraints)

@@ -1,8 +1,9 @@
 """Decide what a new version of a secret or config changes, and which old ones nobody needs any more (pure).
 
 What one holds never changes, so a new version is a new object, called `key.2`. Services that use the one before get it
-in its place, at the same path, by a rolling update as of any change of their spec. Old versions stay as long as a
-service, its previous spec, or a task of an earlier revision may need them.
+in its place, at the same path: by a rolling update as of any change of their spec, or in the tasks that run, where the
+service asks for that (in_place.py). Old versions stay as long as a service, its previous spec, or a task of an earlier
+revision may need them.
 """
 
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pyswarm.manager.orchestrator.in_place import template_held
 from pyswarm.manager.orchestrator.secrets import (
     Payload,
     config_versions,
@@ -119,7 +121,8 @@ def _needed(seen: Snapshot) -> set[str]:
     for service in seen.services():
         needed |= _ids_of(service)
     for revision in seen.revisions():
-        ids = _ids_in(revision.task_template.container_spec)
+        held = template_held(seen.service(revision.service_id), revision)
+        ids = _ids_in(held.container_spec)
         if not ids <= needed and _has_live_tasks(seen, revision):
             needed |= ids
     return needed

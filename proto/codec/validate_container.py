@@ -7,18 +7,13 @@ from typing import Final
 from pyswarm.proto.codec.image_reference import parse_reference
 from pyswarm.proto.codec.placeholders import has_placeholder, placeholder_problems
 from pyswarm.proto.codec.problems import Problem, caught, negative
+from pyswarm.proto.codec.signals import is_signal
 from pyswarm.proto.codec.validate_health import health_problems
 from pyswarm.proto.codec.validate_payload import reference_problems
 from pyswarm.proto.codec.validate_surroundings import surroundings_problems
 from pyswarm.proto.errors import InvalidReference
 from pyswarm.proto.model.spec import ContainerSpec, Mount
 from pyswarm.proto.model.states import MountType
-
-SIGNALS: Final = frozenset(
-    """HUP INT QUIT ILL TRAP ABRT IOT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN
-    TTOU URG XCPU XFSZ VTALRM PROF WINCH IO POLL PWR SYS RTMIN RTMAX""".split()  # noqa: SIM905
-)
-"""Names of Linux signals, without SIG."""
 
 CAPABILITIES: Final = frozenset(
     """AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE
@@ -32,7 +27,6 @@ CAPABILITIES: Final = frozenset(
 _HOSTNAME = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*"
 )
-_REALTIME_SIGNAL = re.compile(r"RTM(?:IN\+|AX-)([0-9]{1,2})")
 
 
 def container_problems(spec: ContainerSpec) -> Iterator[Problem]:
@@ -80,15 +74,6 @@ def _texts_with_placeholders(spec: ContainerSpec) -> Iterator[tuple[str, str]]:
     yield "the hostname", spec.hostname
     for mount in spec.mounts:
         yield f"the mount at {mount.target}", mount.source + mount.target
-
-
-def is_signal(text: str) -> bool:
-    """Return whether `text` names a signal, with or without SIG, or is the number of one."""
-    if text.isdecimal():
-        return 1 <= int(text) <= 64
-    name = text.upper().removeprefix("SIG")
-    realtime = _REALTIME_SIGNAL.fullmatch(name)
-    return name in SIGNALS or (realtime is not None and int(realtime[1]) <= 30)
 
 
 def _mount_problems(mounts: tuple[Mount, ...]) -> Iterator[Problem]:

@@ -1,10 +1,12 @@
 """Judge secrets, configs and the references to them (pure). Limits are Swarm's (api/validation/secrets.go)."""
 
+import posixpath
 import re
 from collections.abc import Iterator
 from typing import Final
 
 from pyswarm.proto.codec.problems import Problem, raise_if_any
+from pyswarm.proto.codec.signals import is_signal
 from pyswarm.proto.model.spec import ConfigReference, ConfigSpec, FileTarget, SecretReference, SecretSpec
 
 SECRET_BYTES_MAX: Final = 500 * 1024 - 1
@@ -42,6 +44,11 @@ def reference_problems(reference: SecretReference | ConfigReference) -> Iterator
         kind, name, id = "config", reference.config_name, reference.config_id
     if not name and not id:
         yield Problem(f"a {kind} is used that has no name", f"Name the {kind}.")
+    if reference.file.in_place and posixpath.dirname(reference.path) == "/":
+        yield Problem(
+            f"{kind} {name or id} is to be replaced in place at {reference.path}, in the container's root",
+            "Give it a target in a directory that holds only secrets and configs: target=/etc/site/site.conf.",
+        )
     yield from _file_problems(f"{kind} {name or id}", reference.file)
 
 
@@ -51,5 +58,14 @@ def _file_problems(what: str, file: FileTarget) -> Iterator[Problem]:
     for which, number in (("uid", file.uid), ("gid", file.gid)):
         if not (number.isascii() and number.isdigit() and int(number) < 2**32 - 1):
             yield Problem(f"{what} has the {which} {number!r}", "Give a number: names of users are the image's own.")
+    if file.signal and not file.in_place:
+        yield Problem(
+            f"{what} has the signal {file.signal}, and new versions are rolled out by replacing tasks",
+            "Have it replaced in place, or leave out the signal.",
+        )
+    if file.signal and not is_signal(file.signal):
+        yield Problem(
+            f"{what} has the unknown signal {file.signal!r}", "Name a signal, such as SIGHUP, or give its number."
+        )
     if not 0 <= file.mode <= 0o7777:
         yield Problem(f"{what} has the mode {file.mode:o}", "Give an octal mode such as 0444.")

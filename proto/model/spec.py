@@ -32,12 +32,19 @@ class Mount(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class FileTarget(Struct, frozen=True, omit_defaults=True, gc=False):
-    """Where a secret or config appears in a container: a path, or a name below the default directory."""
+    """Where a secret or config appears in a container: a path, or a name below the default directory.
+
+    A new version reaches tasks by a rolling update or, `in_place`, by replacing the file of those that run: one name
+    means the new file from one moment to the next. They are then sent `signal`, if there is one. The directory of such
+    a file holds nothing else but secrets and configs: what the image has there is hidden.
+    """
 
     name: str = ""
     uid: str = "0"
     gid: str = "0"
     mode: int = 0o444
+    in_place: bool = False
+    signal: str = ""
 
 
 class SecretReference(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -121,6 +128,17 @@ class ContainerSpec(Struct, frozen=True, omit_defaults=True, gc=False):
     open_stdin: bool = False
     groups: tuple[str, ...] = ()
     oom_score_adj: int = 0
+
+
+def payload_id(reference: SecretReference | ConfigReference) -> str:
+    """Return the id of what a container's file holds."""
+    return reference.secret_id if isinstance(reference, SecretReference) else reference.config_id
+
+
+def replaced_files(container: ContainerSpec) -> tuple[SecretReference | ConfigReference, ...]:
+    """Return the files of a container that are replaced in place."""
+    files: tuple[SecretReference | ConfigReference, ...] = (*container.secrets, *container.configs)
+    return tuple(reference for reference in files if reference.file.in_place)
 
 
 class RestartPolicy(Struct, frozen=True, omit_defaults=True, gc=False):

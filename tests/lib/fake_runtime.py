@@ -24,6 +24,8 @@ class FakeRuntime:
         self.kept: dict[str, pb.Container] = {}
         self.failures: dict[str, SwarmError] = {}
         self.calls: list[str] = []
+        self.called = asyncio.Event()
+        """Set anew by each call; whoever waits clears it."""
         self.told: list[Callable[[pb.Container], None]] = []
         self.on_start: Callable[[str], None] | None = None
         self.image_health = types_pb2.HealthConfig()
@@ -33,6 +35,7 @@ class FakeRuntime:
 
     def _called(self, method: str) -> None:
         self.calls.append(method)
+        self.called.set()
         if (failure := self.failures.pop(method, None)) is not None:
             raise failure
 
@@ -72,6 +75,9 @@ class FakeRuntime:
     async def stop(self, container_id: str, *, grace_seconds: float) -> pb.Container:
         self._called("stop")
         return self.change(container_id, pb.STOPPED, exit_code=143)
+
+    async def kill(self, container_id: str, signal: str) -> None:
+        self._called(f"kill {signal}")
 
     async def remove(self, container_id: str, *, force: bool = False) -> None:
         self._called("remove")

@@ -15,7 +15,7 @@ from pyswarm.proto.codec.messages import from_message
 from pyswarm.proto.errors import NotFound, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import ContainerStatus, NodeDescription, TaskStatus
-from pyswarm.proto.model.spec import ContainerSpec, HealthConfig
+from pyswarm.proto.model.spec import ContainerSpec, HealthConfig, TaskSpec
 from pyswarm.proto.model.states import TaskState
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.worker.agent.checks import Checks
@@ -72,6 +72,7 @@ class TaskController:
         self._checks: Checks | None = None
         self._image_health: HealthConfig | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._files_may_differ = False
         self._ended = asyncio.Event()
         self._woken = asyncio.Event()
         self._woken.set()
@@ -87,10 +88,19 @@ class TaskController:
     # -- what the agent tells
 
     def assign(self, fresh: Accepted) -> None:
-        """Take a new version of the assignment; a desired state never goes back (swarm mistake 1)."""
-        if fresh.task.desired_state > self.accepted.task.desired_state:
+        """Take a new version of the assignment; a desired state never goes back (swarm mistake 1).
+
+        What a task runs never changes either, but for files that are replaced in place.
+        """
+        before = self.accepted
+        if fresh.task.desired_state > before.task.desired_state:
             self.accepted = replace(self.accepted, task=fresh.task)
+        if replaced := _with_files(before.spec, fresh.spec):
+            self.accepted = replace(self.accepted, spec=replaced)
+        if self.accepted != before:
             self._journal.write(self.accepted)
+        # What one holds may have come only now, after a restart of the agent.
+        self._files_may_differ = True
         self._woken.set()
 
     def unassign(self) -> None:
@@ -124,6 +134,7 @@ class TaskController:
                     return
                 while await self._step() and self._is_assigned:
                     pass
+                await self._replace_files()
             except Unavailable as error:
                 log.warning("a step waits for the runtime", task=self.task_id, reason=error.message)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -243,6 +254,24 @@ class TaskController:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._ended.wait()
+
+    async def _replace_files(self) -> None:
+        """Give a container that runs the newest versions of its files, and tell it so."""
+        if not self._files_may_differ:
+            return
+        self._files_may_differ = False
+        container = self._container
+        if container is None or container.state not in (pb.CONTAINER_RUNNING, pb.CONTAINER_PAUSED):
+            return
+        for signal in self._secrets.replace(self.task_id, self.accepted.spec.container_spec):
+            log.info("files were replaced", task=self.task_id, signal=signal)
+            try:
+                await self._runtime.kill(self.task_id, signal)
+            except Unavailable:
+                raise
+            except SwarmError as error:
+                # It has just ended: its end is told by the watch.
+                log.warning("a container was not told of its new files", task=self.task_id, reason=error.message)
 
     async def _end_container(self) -> None:
         spec = self.accepted.spec.container_spec
@@ -370,3 +399,11 @@ class TaskController:
         self._journal.write(self.accepted)
         self._report(self.task_id, status)
         log.info("task moved", task=self.task_id, state=state.name.lower(), **({"err": err} if err else {}))
+
+
+def _with_files(held: TaskSpec, told: TaskSpec) -> TaskSpec | None:
+    """Return the spec with the files that managers tell; None when these are the same."""
+    before, after = held.container_spec, told.container_spec
+    if (before.secrets, before.configs) == (after.secrets, after.configs):
+        return None
+    return replace(held, container_spec=replace(before, secrets=after.secrets, configs=after.configs))

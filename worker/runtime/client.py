@@ -47,6 +47,9 @@ class RuntimeClient:
         request = pb.StopContainerRequest(id=container_id, grace_seconds=grace_seconds)
         return await self._stub.StopContainer(request, timeout=grace_seconds + STOP_MARGIN_SECONDS)
 
+    async def kill(self, container_id: str, signal: str) -> None:
+        await self._stub.KillContainer(pb.KillContainerRequest(id=container_id, signal=signal), timeout=CREATE_SECONDS)
+
     async def remove(self, container_id: str, *, force: bool = False) -> None:
         request = pb.RemoveContainerRequest(id=container_id, force=force)
         await self._stub.RemoveContainer(request, timeout=STOP_MARGIN_SECONDS)

@@ -38,6 +38,9 @@ class RuntimePort(Protocol):
 
     async def stop(self, container_id: str, *, grace_seconds: float) -> pb.Container: ...
 
+    async def kill(self, container_id: str, signal: str) -> None:
+        """Send the container's first process a signal, by name or number."""
+
     async def remove(self, container_id: str, *, force: bool = False) -> None: ...
 
     async def execute(self, container_id: str, args: Sequence[str], *, timeout_seconds: float) -> Executed:

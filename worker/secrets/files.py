@@ -3,12 +3,17 @@
 Nothing of them is ever on a disk. The tmpfs outlives this process, so that a task which was accepted before a restart
 can be started after it with no manager in reach; it is taken away when the node leaves its cluster.
 
-    <directory>/            tmpfs, 0700
-        <task id>/<n>       the n-th file of a task, with the owner and mode it asked for
+    <directory>/                  tmpfs, 0700
+        <task id>/<n>             the n-th file of a task, with the owner and mode it asked for
+        <task id>/in-place-<n>/   a directory of the container in which files are replaced, with all its files
+
+A container's mount of a file stays with what was there when it was made, whatever is renamed to its name. So a file
+that is to be replaced is mounted with its directory: a rename in there is seen by the container at once and whole.
 """
 
 import asyncio
 import os
+import posixpath
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -16,7 +21,7 @@ from pathlib import Path
 
 from pyswarm.proto.errors import Unavailable
 from pyswarm.proto.log import get_logger
-from pyswarm.proto.model.spec import ConfigReference, ContainerSpec, Mount, SecretReference
+from pyswarm.proto.model.spec import ConfigReference, ContainerSpec, Mount, SecretReference, payload_id, replaced_files
 from pyswarm.proto.model.states import MountType
 
 log = get_logger(__name__)
@@ -59,7 +64,37 @@ class SecretFiles:
         await self._ready()
         folder = self._directory / task_id
         folder.mkdir(exist_ok=True, mode=0o700)
-        return tuple(self._file(folder / str(number), reference) for number, reference in enumerate(references))
+        shared = _shared_directories(spec)
+        mounts = []
+        for number, reference in enumerate(references):
+            within = posixpath.dirname(reference.path)
+            if within in shared:
+                directory = folder / shared[within]
+                directory.mkdir(exist_ok=True)
+                directory.chmod(0o755)
+                self._file(directory / posixpath.basename(reference.path), reference)
+            else:
+                mounts.append(self._file(folder / str(number), reference))
+        mounts += [_mounted(folder / name, within) for within, name in shared.items()]
+        return tuple(mounts)
+
+    def replace(self, task_id: str, spec: ContainerSpec) -> tuple[str, ...]:
+        """Replace what is of another version in a task's files; return the signals to tell its container of that.
+
+        A file whose content has not come stays as it is. Raises OSError when there is no memory for one.
+        """
+        shared = _shared_directories(spec)
+        signals: dict[str, None] = {}
+        for reference in replaced_files(spec):
+            content = self._payloads.get(payload_id(reference))
+            within, name = posixpath.split(reference.path)
+            if content is None:
+                continue
+            path = self._directory / task_id / shared[within] / name
+            if path.exists() and path.read_bytes() != content:
+                _write_aside(path, content, reference)
+                signals |= {reference.file.signal: None} if reference.file.signal else {}
+        return tuple(signals)
 
     def remove(self, task_id: str) -> None:
         """Take a task's files away. Those that a container still has mounted stay visible to it alone."""
@@ -76,11 +111,11 @@ class SecretFiles:
         # An existing file is whole: it was renamed into its place.
         if not path.exists():
             _write_aside(path, self._content(reference), reference)
-        return Mount(type=MountType.BIND, source=str(path), target=reference.path, read_only=True)
+        return _mounted(path, reference.path)
 
     def _content(self, reference: SecretReference | ConfigReference) -> bytes:
         is_secret = isinstance(reference, SecretReference)
-        id = reference.secret_id if isinstance(reference, SecretReference) else reference.config_id
+        id = payload_id(reference)
         name = reference.secret_name if isinstance(reference, SecretReference) else reference.config_name
         content = self._payloads.get(id)
         if content is None:
@@ -106,8 +141,18 @@ class SecretFiles:
             await _run("mount", "-t", "tmpfs", "-o", options, "pyswarm-secrets", str(self._directory))
 
 
+def _shared_directories(spec: ContainerSpec) -> Mapping[str, str]:
+    """Return the directories of the container in which files are replaced, and what they are called here."""
+    found = sorted({posixpath.dirname(r.path) for r in replaced_files(spec)})
+    return {within: f"in-place-{number}" for number, within in enumerate(found)}
+
+
+def _mounted(source: Path, target: str) -> Mount:
+    return Mount(type=MountType.BIND, source=str(source), target=target, read_only=True)
+
+
 def _write_aside(path: Path, content: bytes, reference: SecretReference | ConfigReference) -> None:
-    aside = path.with_suffix(".new")
+    aside = path.with_name(f".{path.name}.new")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

@@ -30,6 +30,9 @@ from pyswarm.manager.cli.flags.types import (
 from pyswarm.manager.cli.flags.unsupported import UNSUPPORTED_OPTIONS
 from pyswarm.proto.model.spec import MODES
 
+_FILE_USE = "NAME or source=…,target=…,uid=…,gid=…,mode=…,propagation=rolling|in-place,signal=…"
+"""How a secret or config is given to tasks (`parse_file_use`)."""
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -119,8 +122,8 @@ _CREATE: tuple[Decorator, ...] = (
     ),
     *CREATE_SURROUNDINGS,
     _many("--mount", text="Attach a directory of the node or a tmpfs", metavar="type=…,source=…,target=…"),
-    _many("--secret", text="Give tasks a secret", metavar="NAME or source=…,target=…,uid=…,gid=…,mode=…"),
-    _many("--config", text="Give tasks a config", metavar="NAME or source=…,target=…,uid=…,gid=…,mode=…"),
+    _many("--secret", text="Give tasks a secret", metavar=_FILE_USE),
+    _many("--config", text="Give tasks a config", metavar=_FILE_USE),
     _many("-p", "--publish", text="Publish a port", metavar="[PUBLISHED:]TARGET[/PROTOCOL]"),
     _many("--constraint", text="Placement constraints", metavar="node.labels.NAME==VALUE"),
     _many("--affinity", text="Be near to (==) or away from (!=) a service", metavar="service!=NAME[@node.labels.NAME]"),
@@ -143,9 +146,9 @@ _UPDATE: tuple[Decorator, ...] = (
     _many("--env-rm", text="Remove an environment variable", metavar="NAME"),
     *UPDATE_SURROUNDINGS,
     _many("--mount-add", text="Add or change a mount", metavar="type=…,source=…,target=…"),
-    _many("--secret-add", text="Give tasks a secret", metavar="NAME or source=…,target=…"),
+    _many("--secret-add", text="Give tasks a secret", metavar=_FILE_USE),
     _many("--secret-rm", text="Take a secret out", metavar="NAME"),
-    _many("--config-add", text="Give tasks a config", metavar="NAME or source=…,target=…"),
+    _many("--config-add", text="Give tasks a config", metavar=_FILE_USE),
     _many("--config-rm", text="Take a config out", metavar="NAME"),
     _many("--mount-rm", text="Remove a mount by its target path", metavar="TARGET"),
     _many("--publish-add", text="Add or change a published port", metavar="[PUBLISHED:]TARGET[/PROTOCOL]"),

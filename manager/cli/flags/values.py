@@ -97,10 +97,14 @@ def parse_mount(text: str) -> Mount:
 
 
 def parse_file_use(text: str, what: str) -> tuple[str, FileTarget]:
-    """Return (name, where it appears) for `NAME` or `source=NAME,target=PATH,uid=0,gid=0,mode=0440`."""
+    """Return (name, where it appears) for `NAME` or `source=NAME,target=PATH,uid=0,gid=0,mode=0440`.
+
+    Besides Docker's keys, `propagation=in-place` (else rolling) and `signal=SIGHUP`: see FileTarget.
+    """
     if "=" not in text and "," not in text:
         return text, FileTarget(name=text)
-    fields = _fields(text, what, {"source", "src", "target", "uid", "gid", "mode"}, flags=frozenset())
+    known = {"source", "src", "target", "uid", "gid", "mode", "propagation", "signal"}
+    fields = _fields(text, what, known, flags=frozenset())
     name = fields.get("source", fields.get("src", ""))
     if not name:
         raise InvalidArgument(f'{what} "{text}" has no source', remedy=f"Write source=NAME of the {what}.")
@@ -108,9 +112,15 @@ def parse_file_use(text: str, what: str) -> tuple[str, FileTarget]:
         mode = int(fields.get("mode", "0444").lower().removeprefix("0o"), 8)
     except ValueError as error:
         raise InvalidArgument(f'{what} "{text}": the mode is not octal', remedy="Write mode=0440.") from error
+    propagation = fields.get("propagation", "rolling")
+    if propagation not in ("rolling", "in-place"):
+        raise InvalidArgument(
+            f'{what} "{text}": the propagation "{propagation}" is unknown', remedy="Write rolling or in-place."
+        )
     default = FileTarget()
     uid, gid = fields.get("uid", default.uid), fields.get("gid", default.gid)
-    return name, FileTarget(fields.get("target", name), uid, gid, mode)
+    in_place, signal = propagation == "in-place", fields.get("signal", "")
+    return name, FileTarget(fields.get("target", name), uid, gid, mode, in_place, signal)
 
 
 def parse_secret(text: str) -> SecretReference:

@@ -205,7 +205,10 @@ def _template(template: TaskSpec) -> Json:
 
 
 def _file(file: FileTarget) -> Json:
-    return {"Name": file.name, "UID": file.uid, "GID": file.gid, "Mode": file.mode}
+    told: Json = {"Name": file.name, "UID": file.uid, "GID": file.gid, "Mode": file.mode}
+    if file.in_place:
+        told |= {"Propagation": "in-place", "Signal": file.signal}
+    return told
 
 
 def _container(container: ContainerSpec) -> Json:

@@ -108,6 +108,8 @@ def _use(service: Section, what: What, node: Node, known: Known, warnings: list[
         uid=use.text("uid", default.uid),
         gid=use.text("gid", default.gid),
         mode=_mode(use, default.mode),
+        in_place=use.choice("propagation", {"rolling": False, "in-place": True}, default.in_place),
+        signal=use.text("signal"),
     )
     return _name(service, what, node, key, known), target
 

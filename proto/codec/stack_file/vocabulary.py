@@ -130,7 +130,7 @@ PAYLOAD = Vocabulary(
 )
 """An entry of the top level's `secrets:` or `configs:`."""
 
-PAYLOAD_USE = Vocabulary(frozenset({"source", "target", "uid", "gid", "mode"}))
+PAYLOAD_USE = Vocabulary(frozenset({"source", "target", "uid", "gid", "mode", "propagation", "signal"}))
 """A service's use of one, in its long spelling."""
 
 DEPLOY = Vocabulary(

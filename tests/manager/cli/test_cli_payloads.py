@@ -65,6 +65,16 @@ def test_a_service_is_given_secrets_and_they_are_taken_out_again(pyswarm: Any, c
     assert (cert.secret_name, cert.file) == ("cert", FileTarget("tls", "5", "0", 0o400))
 
 
+def test_a_secret_may_be_replaced_in_place(pyswarm: Any, control: Any) -> None:
+    pyswarm.ok("service", "create", "-d", "--secret", "source=key,propagation=in-place,signal=SIGHUP", "web:1")
+    (service,) = control.services.values()
+    (key,) = service.spec.task_template.container_spec.secrets
+    assert key.file == FileTarget("key", in_place=True, signal="SIGHUP")
+    said = pyswarm.ok("service", "inspect", "--format", "json", service.id)
+    assert '"Propagation": "in-place"' in said
+
+
 def test_a_wrong_use_is_explained(pyswarm: Any, control: Any) -> None:
+    assert "propagation" in pyswarm.fails("service", "create", "--secret", "source=a,propagation=fast", "web:1")
     assert "the mode is not octal" in pyswarm.fails("service", "create", "--secret", "source=a,mode=rw", "web:1")
     assert "has no source" in pyswarm.fails("service", "create", "--config", "target=a", "web:1")

@@ -4,13 +4,13 @@ import pytest
 from lib.builders import a_revision, a_service, a_task
 from msgspec.structs import replace
 
-from pyswarm.manager.dispatcher.assignments import Assignments, assignments_of, difference, is_told
+from pyswarm.manager.dispatcher.assignments import Assignments, assignments_of, difference, is_told, replaces_in_place
 from pyswarm.manager.dispatcher.reports import Report, fold
 from pyswarm.manager.store.changes import Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.transition import Event
 from pyswarm.proto.model.objects import Config, Secret, Service, TaskStatus
-from pyswarm.proto.model.spec import ConfigReference, ConfigSpec, ContainerSpec, SecretReference, SecretSpec
+from pyswarm.proto.model.spec import ConfigReference, ConfigSpec, ContainerSpec, FileTarget, SecretReference, SecretSpec
 from pyswarm.proto.model.states import TaskState
 
 WEB = a_service("web")
@@ -137,3 +137,21 @@ def test_a_stream_looks_when_a_task_comes_to_its_node_or_leaves_it():
     assert is_told(Event("update", "task", placed, waiting))
     assert is_told(Event("create", "task", placed, None))
     assert is_told(Event("delete", "task", placed, placed))
+
+
+def test_a_node_is_told_when_a_file_is_replaced_in_place_and_not_of_other_changes_of_a_service():
+    file = FileTarget("key", in_place=True)
+    old = a_service("web", container=ContainerSpec("web:1", secrets=(SecretReference("s1", "key", file),)))
+    container = ContainerSpec("web:1", secrets=(SecretReference("s2", "key.2", file),))
+    new = a_service("web", container=container, spec_version=2, version=2)
+    scaled = replace(old, spec=replace(old.spec, labels={"a": "b"}), version=2)
+    assert replaces_in_place(Event("update", "service", new, old))
+    assert not replaces_in_place(Event("update", "service", scaled, old))
+    task = a_task("t", service=old, node="n1")
+    first, second = (Secret(id=id, version=1, spec=SecretSpec(id, {}, b"K")) for id in ("s1", "s2"))
+    told = assignments_of(Snapshot.of(old, a_revision(old), task, first, second, version=1), "n1")
+    now = assignments_of(Snapshot.of(new, a_revision(old), a_revision(new), task, first, second, version=2), "n1")
+    changed = difference(told, now)
+    (assigned,) = changed.update
+    assert (assigned.task, assigned.in_place) == (task, ("s2",))
+    assert ([p.id for p in changed.payloads], changed.remove_payloads) == (["s2"], ("s1",))

@@ -5,13 +5,23 @@ from lib.builders import a_service_spec
 from lib.world import World
 from msgspec.structs import replace
 
+from pyswarm.manager.dispatcher.assignments import assignments_of
 from pyswarm.manager.orchestrator.secrets import create_payload, newest_config, newest_secret, remove_payload
 from pyswarm.manager.orchestrator.services import update_service
 from pyswarm.manager.orchestrator.stacks import apply_stack
 from pyswarm.manager.orchestrator.versions import Rotation, prune_payloads, rotate_payload
 from pyswarm.proto.errors import AlreadyExists, InvalidArgument
 from pyswarm.proto.model.objects import Secret
-from pyswarm.proto.model.spec import ConfigReference, ConfigSpec, ContainerSpec, SecretReference, SecretSpec
+from pyswarm.proto.model.spec import (
+    ConfigReference,
+    ConfigSpec,
+    ContainerSpec,
+    FileTarget,
+    Mount,
+    SecretReference,
+    SecretSpec,
+)
+from pyswarm.proto.model.states import UpdateState
 
 
 @pytest.fixture
@@ -142,3 +152,100 @@ def test_what_a_version_is_used_by_keeps_it_from_being_removed(world: World):
     assert isinstance(secret, Secret)
     with pytest.raises(Exception, match="in use by the following services: api, web"):
         remove_payload(world.seen, secret)
+
+
+# -- in place
+
+IN_PLACE = FileTarget(in_place=True, signal="SIGHUP")
+
+
+@pytest.fixture
+def steady(world: World) -> World:
+    """A service, `steady`, that has the secret's new versions put in place."""
+    container = ContainerSpec(secrets=(SecretReference(secret_name="key", file=IN_PLACE),))
+    world.create(a_service_spec("steady", replicas=2, container=container))
+    world.settle()
+    return world
+
+
+def held(world: World, service: str) -> set[str]:
+    """Return the names of the secrets that the running tasks of a service hold."""
+    found: set[str] = set()
+    for task in world.running(service):
+        secrets = [p for p in assignments_of(world.seen, task.node_id).payloads.values() if isinstance(p, Secret)]
+        assigned = assignments_of(world.seen, task.node_id).tasks[task.id]
+        names = {r.secret_name for r in assigned.revision.task_template.container_spec.secrets}
+        assert names <= {secret.spec.name for secret in secrets}
+        found |= names
+    return found
+
+
+def test_where_a_service_asks_for_it_a_new_version_restarts_nothing_and_is_told_to_the_tasks_that_run(steady: World):
+    before = {t.id for t in steady.running("steady")}
+    rotation = rotate(steady, b"2")
+    assert steady.service("steady").id in rotation.service_ids
+    steady.settle()
+    assert {t.id for t in steady.running("steady")} == before
+    assert held(steady, "steady") == {"key.2"}
+    assert steady.service("steady").update_status.state is UpdateState.UNSET, "there was nothing to roll out"
+    assert all(t.spec_version == 2 for t in steady.running("web")), "who does not ask for it is updated"
+
+
+def test_a_version_that_was_replaced_in_place_may_go_although_tasks_of_its_time_run(steady: World):
+    before = {t.id for t in steady.running("steady")}
+    for data in (b"2", b"3", b"4"):
+        rotate(steady, data)
+        steady.settle()
+    assert {t.id for t in steady.running("steady")} == before
+    assert names(steady) == ["key.3", "key.4"]
+
+
+def test_a_task_that_is_made_later_has_the_newest_version_and_a_rollback_puts_the_old_one_back(steady: World):
+    rotate(steady, b"2")
+    steady.settle()
+    before = {t.id for t in steady.running("steady")}
+    steady.fail(steady.running("steady")[0])
+    steady.settle()
+    assert held(steady, "steady") == {"key.2"}
+    assert len({t.id for t in steady.running("steady")} - before) == 1
+    before = {t.id for t in steady.running("steady")}
+    service = steady.service("steady")
+    assert service.previous_spec is not None
+    steady.apply(update_service(steady.seen, service.id, service.version, service.previous_spec).changes)
+    steady.settle()
+    assert held(steady, "steady") == {"key"}
+    assert {t.id for t in steady.running("steady")} == before
+
+
+def test_another_manner_of_having_a_file_takes_another_task(steady: World):
+    before = {t.id for t in steady.running("steady")}
+    service = steady.service("steady")
+    file = replace(service.spec.task_template.container_spec.secrets[0].file, mode=0o400)
+    changed = ContainerSpec(image="registry.lab:5000/web:1", secrets=(SecretReference(secret_name="key", file=file),))
+    template = replace(service.spec.task_template, container_spec=changed)
+    steady.update(replace(service.spec, task_template=template))
+    steady.settle()
+    assert not before & {t.id for t in steady.running("steady")}
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        pytest.param(
+            ContainerSpec(
+                secrets=(SecretReference(secret_name="key", file=IN_PLACE),), mounts=(Mount(target="/run/secrets"),)
+            ),
+            id="a mount over it",
+        ),
+        pytest.param(
+            ContainerSpec(
+                secrets=(SecretReference(secret_name="key", file=IN_PLACE),),
+                configs=(ConfigReference(config_name="site", file=FileTarget("/run/secrets/deeper/site")),),
+            ),
+            id="a file in a directory below it",
+        ),
+    ],
+)
+def test_the_directory_of_a_file_that_is_replaced_in_place_is_its_own(world: World, container: ContainerSpec):
+    with pytest.raises(InvalidArgument, match="lies in /run/secrets"):
+        world.create(a_service_spec("crowded", container=container))

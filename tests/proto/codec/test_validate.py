@@ -13,8 +13,10 @@ from pyswarm.proto.errors import InvalidArgument, InvalidReference
 from pyswarm.proto.model.resources import GenericResource, ResourceRequirements, Resources
 from pyswarm.proto.model.spec import (
     ClusterSpec,
+    ConfigReference,
     ContainerSpec,
     EndpointSpec,
+    FileTarget,
     GlobalJob,
     GlobalMode,
     Mount,
@@ -24,6 +26,7 @@ from pyswarm.proto.model.spec import (
     ReplicatedJob,
     ReplicatedMode,
     RestartPolicy,
+    SecretReference,
     ServiceMode,
     ServiceSpec,
     UpdateConfig,
@@ -40,6 +43,10 @@ from pyswarm.proto.model.states import (
 )
 
 MIB = 1024**2
+
+
+def in_place(name: str, signal: str) -> SecretReference:
+    return SecretReference(secret_name=name, file=FileTarget(in_place=True, signal=signal))
 
 
 def with_container(**fields: Any) -> ServiceSpec:
@@ -162,6 +169,12 @@ BAD: list[tuple[str, ServiceSpec]] = [
     ("stop signal 'SIGFOO'", with_container(stop_signal="SIGFOO")),
     ("stop signal '99'", with_container(stop_signal="99")),
     ("grace period is -1", with_container(stop_grace_period_seconds=-1)),
+    ("unknown signal 'SIGFOO'", with_container(secrets=(in_place("key", "SIGFOO"),))),
+    ("by replacing tasks", with_container(secrets=(replace(in_place("key", "1"), file=FileTarget(signal="1")),))),
+    (
+        "in the container's root",
+        with_container(configs=(ConfigReference(config_name="site", file=FileTarget(in_place=True)),)),
+    ),
     ("capability 'NET_ADMINN'", with_container(capability_add=("NET_ADMINN",))),
     ("not absolute", with_container(mounts=(Mount(source="/a", target="b"),))),
     ("not absolute", with_container(mounts=(Mount(source="/a", target="/b/../../etc"),))),

@@ -223,6 +223,13 @@ configs:
     assert (site.name, site.content, site.labels) == ("s_site", b"hello", {"a": "b", STACK_LABEL: "s"})
 
 
+def test_a_secret_may_be_replaced_in_place() -> None:
+    use = "{source: key, propagation: in-place, signal: SIGHUP}"
+    (spec,) = parse(f"services: {{a: {{image: b, secrets: [{use}]}}}}\nsecrets: {{key: {{external: true}}}}").services
+    container = spec.task_template.container_spec
+    assert container.secrets[0].file == FileTarget("key", in_place=True, signal="SIGHUP")
+
+
 def test_a_global_service_has_no_replicas() -> None:
     assert service("deploy: {mode: global}").mode.global_mode == GlobalMode()
 

@@ -1,15 +1,20 @@
 """One task on its node, from assignment to removal, whatever order the runtime's answers and events come in."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
 from lib.driven_task import WEB, Driven
 from msgspec.structs import replace
 
 from pyswarm.proto.errors import NotFound, Unavailable
-from pyswarm.proto.model.spec import LogDriver, Mount
+from pyswarm.proto.model.spec import ContainerSpec, FileTarget, LogDriver, Mount, SecretReference
 from pyswarm.proto.model.states import TaskState
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2
 from pyswarm.worker.agent import controller as module
+from pyswarm.worker.agent.journal import Accepted
+from pyswarm.worker.secrets.files import SecretFiles
 
 
 async def test_a_task_is_prepared_started_and_each_state_is_told_once(driven: Driven):
@@ -142,3 +147,42 @@ async def test_a_wish_that_arrives_late_does_not_call_a_task_back(driven: Driven
     driven.start()
     assert (await driven.until(TaskState.SHUTDOWN)).state is TaskState.SHUTDOWN
     assert driven.runtime.calls == []
+
+
+class Files(SecretFiles):
+    """Has no tmpfs, and says for which task with which secrets files were to be replaced."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.replaced: list[str] = []
+
+    async def write(self, task_id: str, spec: ContainerSpec) -> tuple[Mount, ...]:
+        return ()
+
+    def replace(self, task_id: str, spec: ContainerSpec) -> tuple[str, ...]:
+        is_new = spec.secrets[0].secret_id not in ("s1", *self.replaced)
+        self.replaced.append(spec.secrets[0].secret_id)
+        return ("SIGHUP",) if is_new else ()
+
+
+async def test_new_versions_of_files_reach_the_container_and_outlive_the_agent(driven: Driven, tmp_path: Path):
+    def with_key(id: str) -> Accepted:
+        file = FileTarget("key", in_place=True, signal="SIGHUP")
+        container = ContainerSpec(image="web:1", secrets=(SecretReference(id, "key", file),))
+        return replace(driven.accepted, spec=replace(driven.accepted.spec, container_spec=container))
+
+    driven.secrets = files = Files(tmp_path)
+    driven.accepted = with_key("s1")
+    driven.controller = driven.make()
+    driven.start()
+    await driven.until(TaskState.RUNNING)
+    driven.controller.assign(with_key("s2"))
+    driven.controller.assign(with_key("s2"))
+    async with asyncio.timeout(5):
+        while driven.runtime.calls[-1] != "kill SIGHUP":
+            await driven.runtime.called.wait()
+            driven.runtime.called.clear()
+    assert driven.runtime.calls == ["pull", "create", "start", "kill SIGHUP"]
+    assert files.replaced == ["s2"]
+    (kept,) = driven.journal.load()
+    assert kept.spec.container_spec.secrets[0].secret_id == "s2"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from pyswarm.proto.errors import Unavailable
 from pyswarm.proto.model.spec import ConfigReference, ContainerSpec, FileTarget, SecretReference
@@ -82,3 +83,43 @@ async def test_a_complete_set_replaces_what_was_known(files: SecretFiles):
     files.keep_only({"c1": b"S"})
     with pytest.raises(Unavailable, match="secret key"):
         await files.write("t1", SPEC)
+
+
+IN_PLACE = ContainerSpec(
+    secrets=(SecretReference("s1", "key", FileTarget("key", "7", "8", 0o400, in_place=True, signal="SIGHUP")),),
+    configs=(ConfigReference("c1", "site", FileTarget("/run/secrets/site")),),
+)
+
+
+def _in_version(id: str) -> ContainerSpec:
+    (key,) = IN_PLACE.secrets
+    return replace(IN_PLACE, secrets=(replace(key, secret_id=id),))
+
+
+async def test_a_file_is_replaced_whole_under_the_eyes_of_a_container(files: SecretFiles, tmp_path: Path):
+    files.take({"s1": b"old", "c1": b"S"})
+    (directory,) = await files.write("t1", IN_PLACE)
+    assert directory.target == "/run/secrets"
+    # A bind mount, as the container has one.
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    subprocess.run(["mount", "--bind", directory.source, str(seen)], check=True)
+    try:
+        with (seen / "key").open("rb") as opened:
+            files.take({"s2": b"something new"})
+            assert files.replace("t1", _in_version("s2")) == ("SIGHUP",)
+            assert opened.read() == b"old", "who has it open goes on reading what it opened"
+        assert (seen / "key").read_bytes() == b"something new"
+        found = (seen / "key").stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (7, 8, 0o400)
+        assert sorted(os.listdir(seen)) == ["key", "site"]
+        assert files.replace("t1", _in_version("s2")) == (), "it has this version already"
+    finally:
+        subprocess.run(["umount", str(seen)], check=True)
+
+
+async def test_a_version_that_has_not_come_leaves_the_file_as_it_is(files: SecretFiles):
+    files.take({"s1": b"old", "c1": b"S"})
+    (directory,) = await files.write("t1", IN_PLACE)
+    assert files.replace("t1", _in_version("s2")) == ()
+    assert (Path(directory.source) / "key").read_bytes() == b"old"
