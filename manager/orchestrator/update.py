@@ -39,6 +39,9 @@ def decide_update(seen: Snapshot, service: Service, slots: Mapping[SlotKey, Slot
     """Return the next step; an empty one when every slot is up to date or the update is paused."""
     state = service.update_status.state
     dirty = [slot for slot in slots.values() if _needs_new_task(seen, service, slot)]
+    if not dirty and state is UpdateState.UNSET and _holds_older_tasks(service, slots):
+        done = _with_status(service, UpdateState.COMPLETED, now, "no task had to be replaced")
+        return UpdateStep(done, why="every task fits the new spec")
     if not dirty and state not in (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED):
         return UpdateStep(service)
     if state in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED):
@@ -70,6 +73,13 @@ def _needs_new_task(seen: Snapshot, service: Service, slot: Slot) -> bool:
     if not slot.live:
         return isinstance(slot.key, int) and slot.newest.spec_version < service.spec_version
     return all(is_dirty(seen, service, task) for task in slot.live)
+
+
+def _holds_older_tasks(service: Service, slots: Mapping[SlotKey, Slot]) -> bool:
+    """Whether tasks of an earlier spec version live on: that those that do need no other is then to be said."""
+    return service.spec_version > 1 and any(
+        t.spec_version < service.spec_version for slot in slots.values() for t in slot.live
+    )
 
 
 def superseded(seen: Snapshot, service: Service, slot: Slot) -> tuple[Task, ...]:

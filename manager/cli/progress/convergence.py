@@ -90,9 +90,9 @@ def judge(goal: Goal, seen: Observation, memory: Memory, now: float) -> Verdict:
         return _failed(Progress(goal.name, 0, 0), f"service {goal.name} was removed", "")
     if service.spec.mode.is_job:
         return _judge_job(goal, service, seen, memory, now)
-    slots = _slots(service, seen)
-    progress = Progress(goal.name, sum(slot.is_done for slot in slots), seen.desired, slots)
     update = _fresh_update(service, goal)
+    slots = _slots(service, seen, is_updated=update in (UpdateState.COMPLETED, UpdateState.ROLLBACK_COMPLETED))
+    progress = Progress(goal.name, sum(slot.is_done for slot in slots), seen.desired, slots)
     why = _update_failure(update, service.update_status.message, goal) or _task_failure(service, seen, goal, slots)
     if why:
         return _failed(progress, why, _remedy(goal.name))
@@ -167,8 +167,11 @@ def _job_slots(service: Service, seen: Observation) -> tuple[Slot, ...]:
 # -- slots
 
 
-def _slots(service: Service, seen: Observation) -> tuple[Slot, ...]:
-    """Return every slot that fills or is to fill, in the order of their names."""
+def _slots(service: Service, seen: Observation, *, is_updated: bool) -> tuple[Slot, ...]:
+    """Return every slot that fills or is to fill, in the order of their names.
+
+    `is_updated`: the managers say that the update is complete, so a task of an earlier version is one that fits.
+    """
     by_slot: dict[str, list[Task]] = defaultdict(list)
     for task in seen.tasks:
         by_slot[_slot_name(task, seen)].append(task)
@@ -179,7 +182,7 @@ def _slots(service: Service, seen: Observation) -> tuple[Slot, ...]:
         newest = wanted[-1] if wanted else tasks[-1]
         error = task_error(newest) or next((task_error(t) for t in reversed(tasks) if task_error(t)), "")
         if wanted:
-            is_current = newest.spec_version == service.spec_version
+            is_current = newest.spec_version == service.spec_version or is_updated
             is_done = is_current and newest.state is TaskState.RUNNING and newest.desired_state is TaskState.RUNNING
             found.append(Slot(name, newest.state, is_done, "" if is_done else error))
         elif _has_finished(service, newest):

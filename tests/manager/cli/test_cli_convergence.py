@@ -239,3 +239,14 @@ def test_news_tells_only_what_changed() -> None:
     assert news(*waits) == []
     done = Progress("web", 2, 2, (), "Service web converged", Outcome.CONVERGED)
     assert news(waits[1], done) == ["verify: Service web converged"]
+
+
+def test_an_update_that_replaces_no_task_is_over_when_the_managers_say_so() -> None:
+    web = a_service("web", replicas=2, spec_version=2)
+    older = running(1, 2, spec_version=1)
+    assert look(web, *older).progress.done == 0
+    status = UpdateStatus(UpdateState.COMPLETED, started_at=5.0)
+    verdict = look(replace(web, update_status=status), *older)
+    assert (verdict.progress.outcome, verdict.progress.done) == (Outcome.CONVERGED, 2)
+    earlier = Goal("web", "web", baseline=status)
+    assert look(replace(web, update_status=status), *older, goal=earlier).progress.done == 0, "that was another update"
