@@ -11,10 +11,10 @@ from pyswarm.manager.cli.client.control import connect
 from pyswarm.manager.cli.commands.following import follow_unless, run_and_follow
 from pyswarm.manager.cli.flags.service_options import create_options
 from pyswarm.manager.cli.flags.service_spec import new_spec
-from pyswarm.manager.cli.flags.values import parse_env_file
 from pyswarm.manager.cli.progress.convergence import Goal
 from pyswarm.manager.cli.settings import Settings, pass_settings
 from pyswarm.manager.cli.view.images import split_reference
+from pyswarm.proto.codec.env_file import parse_env_file
 from pyswarm.proto.codec.validate import validate_service_spec
 from pyswarm.proto.entropy import SYSTEM_ENTROPY
 from pyswarm.proto.model.spec import ServiceSpec

@@ -30,7 +30,13 @@ def prune_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def read_stack(files: Sequence[str], name: str) -> StackFile:
     """Return what the files say, and tell their warnings. Raises InvalidStackFile, InvalidArgument, OSError."""
-    parsed = parse_stack([_text(file) for file in files], stack=name, environment=os.environ)
+    folder = _folder(files)
+    parsed = parse_stack(
+        [_text(file) for file in files],
+        stack=name,
+        environment=os.environ,
+        read_text=lambda file: (folder / Path(file).expanduser()).read_text("utf-8-sig"),
+    )
     for warning in parsed.warnings:
         say(f"Warning: {warning}")
     return parsed
@@ -64,6 +70,11 @@ def _text(file: str) -> tuple[str, str]:
         ) from error
 
 
+def _folder(files: Sequence[str]) -> Path:
+    """Return the folder from which paths in the stack file count: that of the first file."""
+    return Path.cwd() if files[0] == "-" else Path(files[0]).parent
+
+
 def _content(data: StackData, files: Sequence[str]) -> bytes:
     """Return what a secret or config of the stack holds; a relative path counts from the first Compose file.
 
@@ -71,8 +82,7 @@ def _content(data: StackData, files: Sequence[str]) -> bytes:
     """
     if data.content is not None:
         return data.content
-    folder = Path.cwd() if files[0] == "-" else Path(files[0]).parent
-    path = folder / Path(data.file).expanduser()
+    path = _folder(files) / Path(data.file).expanduser()
     try:
         return path.read_bytes()
     except OSError as error:

@@ -38,20 +38,6 @@ def parse_env(texts: Iterable[str], environment: Mapping[str, str]) -> tuple[str
     return tuple(f"{name}={value}" for name, value in values.items())
 
 
-def parse_env_file(name: str, text: str) -> list[str]:
-    """Return the entries of an env file: one a line, `#` starts a comment, nothing is unquoted."""
-    entries = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.lstrip()
-        if not stripped or stripped.startswith("#"):
-            continue
-        variable = stripped.partition("=")[0]
-        if not variable or any(c.isspace() for c in variable):
-            raise InvalidArgument(f'{name}:{number}: "{variable}" is not a variable', remedy="Write NAME=VALUE.")
-        entries.append(stripped)
-    return entries
-
-
 def parse_publish(text: str) -> tuple[PortConfig, ...]:
     """Return the ports in `8080:80/tcp`, or in `published=8080,target=80,protocol=tcp,mode=host`."""
     if "=" not in text:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from errno import ENOENT
 from functools import reduce
 
 from msgspec import Struct
@@ -15,6 +16,7 @@ from pyswarm.proto.codec.stack_file.merge import merge_tables
 from pyswarm.proto.codec.stack_file.payloads import Known, StackData, known_of
 from pyswarm.proto.codec.stack_file.reader import Section
 from pyswarm.proto.codec.stack_file.service import service_of
+from pyswarm.proto.codec.stack_file.variables import ReadText
 from pyswarm.proto.codec.stack_file.vocabulary import TOP
 from pyswarm.proto.codec.validate import service_problems
 from pyswarm.proto.errors import InvalidArgument
@@ -32,8 +34,20 @@ class StackFile(Struct, frozen=True):
     configs: tuple[StackData, ...] = ()
 
 
-def parse_stack(files: Sequence[tuple[str, str]], *, stack: str, environment: Mapping[str, str]) -> StackFile:
+def _nowhere(file: str) -> str:
+    raise FileNotFoundError(ENOENT, "files cannot be read here", file)
+
+
+def parse_stack(
+    files: Sequence[tuple[str, str]],
+    *,
+    stack: str,
+    environment: Mapping[str, str],
+    read_text: ReadText = _nowhere,
+) -> StackFile:
     """Return the services of `stack` that `files`, as (name, text), describe together.
+
+    `read_text` reads what else they name and is part of a service: its `env_file`.
 
     Raises InvalidStackFile, which names file, line and column, and InvalidArgument for the stack's name.
     """
@@ -54,7 +68,7 @@ def parse_stack(files: Sequence[tuple[str, str]], *, stack: str, environment: Ma
     configs = known_of(top, "configs", stack=stack, environment=environment, warnings=warnings)
     specs = []
     for name in services.table.entries:
-        spec, said = _service(services, name, stack, environment, secrets, configs)
+        spec, said = _service(services, name, stack, environment, secrets, configs, read_text)
         specs.append(spec)
         warnings += said
     return StackFile(tuple(specs), tuple(interpolation.warnings + warnings), secrets.brought, configs.brought)
@@ -91,11 +105,23 @@ def _check_version(document: Table) -> None:
 
 
 def _service(
-    services: Section, name: str, stack: str, environment: Mapping[str, str], secrets: Known, configs: Known
+    services: Section,
+    name: str,
+    stack: str,
+    environment: Mapping[str, str],
+    secrets: Known,
+    configs: Known,
+    read_text: ReadText,
 ) -> tuple[ServiceSpec, list[str]]:
     section = services.section(name)
     spec, warnings = service_of(
-        section, name=name, stack=stack, environment=environment, secrets=secrets, configs=configs
+        section,
+        name=name,
+        stack=stack,
+        environment=environment,
+        secrets=secrets,
+        configs=configs,
+        read_text=read_text,
     )
     spec = _with_stack_names(spec, stack, frozenset(services.table.entries), section)
     try:

@@ -10,6 +10,7 @@ from pyswarm.proto.codec.stack_file.logging import log_driver_of
 from pyswarm.proto.codec.stack_file.payloads import Known, configs_used, secrets_used
 from pyswarm.proto.codec.stack_file.reader import Section
 from pyswarm.proto.codec.stack_file.surroundings import hosts_of, one_or_many, sysctls_of, ulimits_of
+from pyswarm.proto.codec.stack_file.variables import ReadText, variables_of
 from pyswarm.proto.codec.stack_file.vocabulary import SERVICE
 from pyswarm.proto.model.objects import STACK_LABEL
 from pyswarm.proto.model.spec import ContainerSpec, EndpointSpec, ServiceSpec, TaskSpec
@@ -23,11 +24,12 @@ def service_of(
     environment: Mapping[str, str],
     secrets: Known,
     configs: Known,
+    read_text: ReadText,
 ) -> tuple[ServiceSpec, list[str]]:
     """Return the spec of service `name` of `stack`, and warnings. Raises InvalidStackFile.
 
     `environment` gives values to variables that the file passes through without one; `secrets` and `configs` are
-    those that the file lists.
+    those that the file lists; `read_text` reads the files of variables that it names.
     """
     warnings: list[str] = []
     service.check_keys(SERVICE, warnings)
@@ -40,7 +42,7 @@ def service_of(
         image=service.text("image"),
         command=service.words("entrypoint"),
         args=service.words("command"),
-        env=_env(service, environment, warnings),
+        env=variables_of(service, environment, read_text, warnings),
         dir=service.text("working_dir"),
         user=service.text("user"),
         hostname=service.text("hostname"),
@@ -91,15 +93,3 @@ def service_of(
 def _labels(section: Section, stack: str) -> dict[str, str]:
     labels = {name: value or "" for name, value, _ in section.pairs("labels")}
     return {**labels, STACK_LABEL: stack}
-
-
-def _env(service: Section, environment: Mapping[str, str], warnings: list[str]) -> tuple[str, ...]:
-    """Return NAME=value entries in the file's order; a name given twice keeps its last value."""
-    values: dict[str, str] = {}
-    for name, given, place in service.pairs("environment"):
-        value = environment.get(name) if given is None else given
-        if value is None:
-            warnings.append(f"{place}: variable {name} is not set: leaving it out")
-        else:
-            values[name] = value
-    return tuple(f"{name}={value}" for name, value in values.items())

@@ -37,7 +37,7 @@ _CLUSTER = "it has no effect in a cluster"
 
 SERVICE = Vocabulary(
     frozenset(
-        {"image", "command", "entrypoint", "environment", "labels", "deploy", "ports", "volumes", "user"}
+        {"image", "command", "entrypoint", "environment", "env_file", "labels", "deploy", "ports", "volumes", "user"}
         | {"working_dir", "hostname", "stop_signal", "stop_grace_period", "cap_add", "cap_drop", "read_only"}
         | {
             "dns",
@@ -80,7 +80,6 @@ SERVICE = Vocabulary(
         "cpus": "Use deploy.resources.limits.cpus.",
         "cpuset": "Use deploy.resources.limits.cpus.",
         "credential_spec": "It is for Windows containers only.",
-        "env_file": "Write the variables under environment.",
         "extends": "Use a YAML anchor (&name, <<: *name) or a second file (-c A -c B).",
         "isolation": "It is for Windows containers only.",
         "mem_limit": "Use deploy.resources.limits.memory.",

@@ -297,3 +297,26 @@ def test_any_tree_in_a_service_is_either_a_spec_or_refused_with_its_line(tree: d
     import yaml
 
     accepts_or_tells_the_line(yaml.safe_dump({"services": {"web": {"image": "web:1", **tree}}}))
+
+
+@pytest.mark.parametrize(
+    ("written", "content", "message"),
+    [
+        ("gone.env", None, "services.a.env_file: cannot read gone.env: No such file"),
+        ("bad.env", "A=1\nnot a name=2\n", 'services.a.env_file: bad.env:2: "not a name" is not a variable'),
+        ("{path: a.env}", "", "services.a.env_file must be text, not a mapping"),
+    ],
+    ids=["a file that is not there", "a line that is no variable", "the long spelling"],
+)
+def test_a_file_of_variables_that_cannot_be_read_is_named_where_it_stands(
+    written: str, content: str | None, message: str
+) -> None:
+    def read(file: str) -> str:
+        if content is None:
+            raise FileNotFoundError(2, "No such file or directory", file)
+        return content
+
+    text = f"services:\n  a:\n    image: b\n    env_file: [{written}]\n"
+    with pytest.raises(InvalidStackFile, match=r"web.yaml:4:16") as raised:
+        parse_stack([("web.yaml", text)], stack="s", environment={}, read_text=read)
+    assert message in raised.value.message

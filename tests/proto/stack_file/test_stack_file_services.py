@@ -91,6 +91,22 @@ def test_environment_may_be_a_mapping_or_a_list(body: str) -> None:
     assert container(body, C="from outside").env == ("A=1", "B=true", "C=from outside", "D=x=y", "E=")
 
 
+def test_files_of_variables_come_before_the_environment_and_later_ones_after_earlier_ones() -> None:
+    files = {"a.env": "# both\nA=1\nB=1\nC=1\nP\n", "./b.env": "B=2\nC=2\n"}
+    text = "services: {web: {image: a, env_file: [a.env, ./b.env], environment: {C: 3}}}"
+    for environment, passed in (({"P": "outside"}, ("P=outside",)), ({}, ())):
+        found = parse_stack([("f", text)], stack="s", environment=environment, read_text=files.__getitem__)
+        env = found.services[0].task_template.container_spec.env
+        assert set(env) == {"A=1", "B=2", "C=3", *passed}
+    assert found.warnings == ("f:1:39: variable P is not set: leaving it out",)
+
+
+def test_one_file_of_variables_may_be_named_alone() -> None:
+    text = "services: {web: {image: a, env_file: one.env}}"
+    found = parse_stack([("f", text)], stack="s", environment={}, read_text=lambda file: f"FILE={file}")
+    assert found.services[0].task_template.container_spec.env == ("FILE=one.env",)
+
+
 def test_a_number_keeps_the_form_it_was_written_in() -> None:
     assert container("environment:\n  V: 1.10\n  O: 0755\nuser: 1000").env == ("V=1.10", "O=0755")
 
