@@ -57,7 +57,7 @@ def plan_run(seen: Snapshot, service: Service, tasks: Mapping[str, Task], *, now
     wishes = _wishes(seen, service, slots, now)
     due = [key for key, wish in wishes.items() if wish.not_before is not None and wish.not_before <= now]
     moments = [w.not_before for w in wishes.values() if w.not_before is not None and w.not_before > now]
-    for key in due[: _room(service, slots)]:
+    for key in due[: _room(seen, service, slots)]:
         changes.append(Create(_new_task(service, key, new_id(), wishes[key].why, now)))
     status = _status(service, [wishes.get(key) for key in _open_slots(seen, service, slots)], now)
     why = f"job {service.spec.name}, run {status.iteration}: {_told(slots, wishes)}"
@@ -150,12 +150,13 @@ def _policy(service: Service) -> RestartPolicy:
     return policy
 
 
-def _room(service: Service, slots: Mapping[SlotKey, Slot]) -> int | None:
-    """Return how many tasks may be added now; None: any number."""
+def _room(seen: Snapshot, service: Service, slots: Mapping[SlotKey, Slot]) -> int | None:
+    """Return how many tasks may be added now, beside those that run, if only until they have stopped; None: any."""
     job = service.spec.mode.replicated_job
     if job is None or job.max_concurrent == 0:
         return None
-    return max(0, job.max_concurrent - sum(1 for slot in slots.values() if slot.live))
+    at_work = sum(1 for slot in slots.values() if slot.live or _is_being_emptied(seen, slot))
+    return max(0, job.max_concurrent - at_work)
 
 
 def _new_task(service: Service, key: SlotKey, id: str, why: str, now: float) -> Task:

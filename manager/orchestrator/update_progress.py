@@ -25,6 +25,8 @@ class Progress(Struct, frozen=True):
     settled: int
     idle: int
     """Settled slots that do not run: broken, given up, or ended for good."""
+    lapsed: int
+    """Settled slots that lost their new task, with its node, before it had shown anything: they prove nothing."""
     proven: int
     broken: tuple[Task, ...]
     moments: tuple[float, ...]
@@ -36,7 +38,7 @@ class Progress(Struct, frozen=True):
     @property
     def is_over(self) -> bool:
         """Whether every slot that the update touches has a new task that was watched to the end."""
-        return self.proven + len(self.broken) >= self.touched
+        return self.proven + self.lapsed + len(self.broken) >= self.touched
 
 
 def progress_of(
@@ -48,7 +50,7 @@ def progress_of(
     taken = [slot for slot in taken if slot.key not in waiting]
     broken: list[Task] = []
     moments: list[float] = []
-    settled = proven = idle = 0
+    settled = proven = idle = lapsed = 0
     for slot in taken:
         culprit = _broken_task(service, slot, config, now)
         fresh = [t for t in slot.live if t.spec_version == service.spec_version]
@@ -63,12 +65,14 @@ def progress_of(
             moments += [running_at + config.delay_seconds, running_at + config.monitor_seconds]
         elif not slot.live:
             settled += 1
-            proven += 1
             idle += 1
+            has_ended = slot.newest.state.is_failure or slot.newest.state is TaskState.COMPLETE
+            proven += has_ended
+            lapsed += not has_ended
         if culprit is None and config.progress_deadline_seconds:
             moments += [t.created_at + config.progress_deadline_seconds for t in fresh if t.state < TaskState.RUNNING]
     later = tuple(moment for moment in moments if moment > now)
-    return Progress(len(taken) + len(dirty), len(taken), settled, idle, proven, tuple(broken), later)
+    return Progress(len(taken) + len(dirty), len(taken), settled, idle, lapsed, proven, tuple(broken), later)
 
 
 def _broken_task(service: Service, slot: Slot, config: UpdateConfig, now: float) -> Task | None:
@@ -92,12 +96,15 @@ def is_overdue(task: Task, config: UpdateConfig, now: float) -> bool:
 
 
 def allowed_by_canary(progress: Progress, config: UpdateConfig) -> int:
-    """Return how many slots may be taken: those of the first step whose slots are not all proven yet."""
+    """Return how many slots may be taken: those of the first step whose slots are not all proven yet.
+
+    Another slot stands in for one that lapsed.
+    """
     known = progress.proven + len(progress.broken)
     for step in config.canary:
         count = slots_of_step(step, progress.touched)
         if known < count:
-            return count
+            return count + progress.lapsed
     return progress.touched
 
 

@@ -59,6 +59,8 @@ def main() -> int:
         "faults": faults.total(),
         "placements": sum(report.placements for report in reports),
         "nodes_lost": sum(report.nodes_lost for report in reports),
+        "scheduled_runs": sum(report.scheduled_runs for report in reports),
+        "completions": sum(report.completions for report in reports),
         "commits": sum(report.commits for report in reports),
         "virtual_hours": round(sum(report.virtual_seconds - 1000.0 for report in reports) / 3600, 2),
         "seconds": round(time.monotonic() - began, 1),

@@ -33,6 +33,8 @@ def test_no_seed_breaks_a_promise_and_every_cluster_converges() -> None:
     assert figures["faults"] > SEEDS * 5, "clusters to which nothing happens prove nothing"
     assert figures["nodes_lost"] > SEEDS / 2
     assert figures["placements"] > SEEDS * 10
+    assert figures["scheduled_runs"] > SEEDS / 4
+    assert figures["completions"] > SEEDS
 
 
 @pytest.mark.timeout(120)

@@ -28,6 +28,18 @@ STEP_SECONDS = (0.02, 0.6)
 BROKEN = "broken"
 """An image with this in its name ends at once."""
 
+UNWELL = "unwell"
+"""The health check of an image with this in its name never passes."""
+
+HEALTH_SECONDS = (0.0, 0.8)
+"""Until a health check passes for the first time."""
+
+PATIENCE_SECONDS = 3.0
+"""So long a container may be ill before its agent gives it up."""
+
+JOB_SECONDS = (0.5, 6.0)
+"""What a job's container works."""
+
 
 @dataclass
 class Held:
@@ -249,12 +261,31 @@ class SimAgent:
             return TaskState.FAILED
         held.is_running = True
         self._started(self, held)
-        self._report(task_id, held, TaskState.RUNNING)
-        await _until(held, lambda: held.must_stop or not held.is_running)
+        self._report(task_id, held, TaskState.STARTING)
+        is_unwell = UNWELL in held.assigned.revision.task_template.container_spec.image
+        await self._until_or(PATIENCE_SECONDS if is_unwell else self._rng.uniform(*HEALTH_SECONDS), held)
+        if held.is_running and not held.must_stop:
+            if is_unwell:
+                return TaskState.FAILED
+            self._report(task_id, held, TaskState.RUNNING)
+            is_job = held.assigned.task.desired_state is TaskState.COMPLETE
+            has_worked = await self._until_or(self._rng.uniform(*JOB_SECONDS) if is_job else None, held)
+            if has_worked:
+                return TaskState.COMPLETE
         if not held.is_running:
             return TaskState.FAILED
         await self._work()
         return TaskState.SHUTDOWN
+
+    async def _until_or(self, seconds: float | None, held: Held) -> bool:
+        """Wait until a container must stop or ends; return whether so many seconds were over first."""
+        try:
+            async with asyncio.timeout(seconds):
+                await _until(held, lambda: held.must_stop or not held.is_running)
+        except TimeoutError:
+            await self._goes_on.wait()
+            return True
+        return False
 
     async def _work(self) -> None:
         await asyncio.sleep(self._rng.uniform(*STEP_SECONDS))

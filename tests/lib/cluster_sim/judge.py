@@ -6,11 +6,11 @@ from lib.cluster_sim.agent import Held, SimAgent
 
 from pyswarm.manager.dispatcher.liveness import BLIP_SECONDS
 from pyswarm.manager.orchestrator.placement import is_lost, satisfies
-from pyswarm.manager.orchestrator.slots import slot_key
+from pyswarm.manager.orchestrator.slots import slot_key, slots_of
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Commit
-from pyswarm.proto.model.objects import Node, Task
-from pyswarm.proto.model.states import Availability, NodeState, TaskState, UpdateOrder
+from pyswarm.proto.model.objects import Node, Service, Task
+from pyswarm.proto.model.states import Availability, Concurrency, NodeState, TaskState, UpdateOrder, UpdateState
 
 MOVE_SECONDS = 60.0
 """A node may be active again before what left it, the new one first, is gone."""
@@ -28,7 +28,10 @@ class Judge:
         self._agents = agents
         self._given_up: set[str] = set()
         """Tasks whose node was lost: a replacement may run beside what runs there still, unheard of."""
+        self._begun: dict[str, dict[int, float]] = {}
+        """The moments that the runs of schedules were for, by service and run."""
         self.placements = 0
+        self.runs = 0
         self.nodes_lost = 0
 
     # -- at every commit
@@ -38,7 +41,11 @@ class Judge:
             subject, old = event.object, event.old
             if event.action == "delete":
                 continue
-            if isinstance(subject, Task):
+            if isinstance(subject, Service):
+                self._service_written(subject)
+            elif isinstance(subject, Task):
+                if event.action == "create":
+                    self._judge_canary(subject, commit.snapshot, now)
                 self._task_written(old if isinstance(old, Task) else None, subject, commit.snapshot, now)
             elif isinstance(subject, Node) and is_lost(subject) and not (isinstance(old, Node) and is_lost(old)):
                 self._node_lost(subject, commit.snapshot, now)
@@ -49,6 +56,36 @@ class Judge:
         if new.state is TaskState.ASSIGNED and (old is None or old.state < TaskState.ASSIGNED):
             self.placements += 1
             self._judge_placement(new, seen, now)
+
+    def _service_written(self, service: Service) -> None:
+        """No moment of a schedule has two runs, and where that is forbidden no two runs are active."""
+        if service.spec.schedule is None or not service.job_status.scheduled_at:
+            return
+        begun = self._begun.setdefault(service.id, {})
+        begun[service.job_status.iteration] = service.job_status.scheduled_at
+        if len(set(begun.values())) < len(begun):
+            raise InvariantBroken(f"a moment of {service.spec.name} has two runs: {begun}")
+        self.runs = sum(map(len, self._begun.values()))
+        active = [run.iteration for run in (*service.runs, service.job_status) if run.is_active]
+        if service.spec.schedule.concurrency is not Concurrency.ALLOW and len(active) > 1:
+            raise InvariantBroken(f"runs {active} of {service.spec.name} are active at once")
+
+    def _judge_canary(self, task: Task, seen: Snapshot, now: float) -> None:
+        """An update takes no slot beyond a canary step whose slots were not all watched for their monitor time."""
+        service = seen.service(task.service_id)
+        if service is None or not task.why.startswith("updating to") or task.spec_version != service.spec_version:
+            return
+        if service.update_status.state is not UpdateState.UPDATING:
+            return
+        config = service.spec.update_config
+        slots = slots_of(service, seen.tasks_of_service(service.id))
+        fresh = [t for slot in slots.values() for t in slot.tasks if t.spec_version == service.spec_version]
+        known = {slot_key(service, t) for t in fresh if _was_watched(t, config.monitor_seconds, now)}
+        # A slot that lost its new task with its node is none that was taken.
+        taken = {slot_key(service, t) for t in fresh if t.is_live} | known
+        for step in map(int, config.canary):
+            if len(taken) > step > len(known):
+                raise InvariantBroken(f"{service.spec.name} goes on to {taken}, and {known} are all that is known well")
 
     def _judge_placement(self, task: Task, seen: Snapshot, now: float) -> None:
         node, revision = seen.node(task.node_id), seen.revision_of(task)
@@ -85,6 +122,9 @@ class Judge:
         service = seen.service(task.service_id)
         if service is None:
             return
+        if service.spec.mode.is_job:
+            self._job_started(held, service)
+            return
         key = slot_key(service, task)
         running = [
             other.assigned.task.id
@@ -103,6 +143,30 @@ class Judge:
         is_doubled = UpdateOrder.START_FIRST in orders or is_moved
         if len(running) > (2 if is_doubled else 1):
             raise InvariantBroken(f"slot {key} of {service.spec.name} runs {sorted(running)} at once")
+
+    def _job_started(self, held: Held, service: Service) -> None:
+        """A job never has more containers at work than it may, and never two that do the same work."""
+        job, run = service.spec.mode.replicated_job, held.assigned.task.job_iteration
+        at_work = [
+            other.assigned.task
+            for agent in self._agents.values()
+            for other in agent.tasks.values()
+            if other.is_running
+            and other.assigned.task.service_id == service.id
+            and other.assigned.task.job_iteration == run
+            and other.assigned.task.id not in self._given_up
+        ]
+        if job is not None and 0 < job.max_concurrent < len(at_work):
+            raise InvariantBroken(f"{len(at_work)} tasks of job {service.spec.name} work at once")
+        if len({slot_key(service, t) for t in at_work}) < len(at_work):
+            raise InvariantBroken(f"a slot of job {service.spec.name} is worked on twice")
+
+
+def _was_watched(task: Task, monitor_seconds: float, now: float) -> bool:
+    """Whether a task ran for the monitor time, or showed within it that it does not."""
+    if task.state is TaskState.RUNNING:
+        return task.status.timestamp + monitor_seconds <= now
+    return task.state.is_terminal
 
 
 def _is_drained(node: Node | None, now: float) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.builders import a_cluster, a_service_spec
-from lib.cluster_sim.agent import BROKEN, Held, SimAgent
+from lib.cluster_sim.agent import BROKEN, UNWELL, Held, SimAgent
 from lib.cluster_sim.judge import InvariantBroken, Judge
 from lib.sim.virtual_time import VirtualLoop
 from msgspec.structs import replace
@@ -35,10 +35,17 @@ from pyswarm.manager.store.store import Store
 from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.entropy import SeededEntropy
 from pyswarm.proto.errors import SwarmError
-from pyswarm.proto.model.spec import RestartPolicy, ServiceSpec, UpdateConfig
-from pyswarm.proto.model.states import Availability, NodeState, UpdateOrder
+from pyswarm.proto.model.spec import (
+    CronSchedule,
+    GlobalJob,
+    ReplicatedJob,
+    RestartPolicy,
+    ServiceSpec,
+    UpdateConfig,
+)
+from pyswarm.proto.model.states import Availability, Concurrency, JobState, NodeState, TaskState, UpdateOrder
 
-FAULT_SECONDS = 60.0
+FAULT_SECONDS = 90.0
 PEACE_SECONDS = 180.0
 """A stopped update, its delays and the restart back-off of what failed are over long before."""
 
@@ -64,6 +71,8 @@ class Report:
     commits: int = 0
     placements: int = 0
     nodes_lost: int = 0
+    scheduled_runs: int = 0
+    completions: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     virtual_seconds: float = 0.0
     digest: str = ""
@@ -133,6 +142,8 @@ class Simulation:
             with contextlib.suppress(asyncio.CancelledError):
                 await work
         self.report.placements, self.report.nodes_lost = self.judge.placements, self.judge.nodes_lost
+        self.report.scheduled_runs = self.judge.runs
+        self.report.completions = sum(t.state is TaskState.COMPLETE for t in self.store.view.tasks())
         self.report.commits = self.store.view.version
         self.report.virtual_seconds = asyncio.get_running_loop().time()
         self.report.digest = self.store.digest()
@@ -212,7 +223,18 @@ class Simulation:
     # -- what people do
 
     def _services(self) -> list[ServiceSpec]:
-        return [self._service(f"s{number}") for number in range(self.rng.randint(1, 3))]
+        specs = [self._service(f"s{number}") for number in range(self.rng.randint(1, 3))]
+        return specs + self.rng.choice([[], [self._job("job")], [self._scheduled("cron")], [self._job("job")]])
+
+    def _job(self, name: str) -> ServiceSpec:
+        total = self.rng.randint(1, 8)
+        job = self.rng.choice([ReplicatedJob(self.rng.randint(1, 4), total), ReplicatedJob(0, total), GlobalJob()])
+        return a_service_spec(name, image="web:1", job=job, restart=RestartPolicy(delay_seconds=1.0))
+
+    def _scheduled(self, name: str) -> ServiceSpec:
+        concurrency = self.rng.choice([Concurrency.ALLOW, Concurrency.FORBID, Concurrency.REPLACE])
+        schedule = CronSchedule("* * * * *", concurrency=concurrency, missed_run_window_seconds=30.0)
+        return replace(self._job(name), schedule=schedule)
 
     def _service(self, name: str) -> ServiceSpec:
         order = self.rng.choice([UpdateOrder.STOP_FIRST, UpdateOrder.START_FIRST])
@@ -221,6 +243,7 @@ class Simulation:
             delay_seconds=self.rng.choice([0.0, 1.0]),
             order=order,
             monitor_seconds=2.0,
+            canary=self.rng.choice([(), (), ("1",), ("1", "2")]),
         )
         return a_service_spec(
             name,
@@ -250,7 +273,7 @@ class Simulation:
             mode = replace(spec.mode, replicated=replace(spec.mode.replicated, replicas=self.rng.randint(0, 6)))
             spec = replace(spec, mode=mode)
         else:
-            image = f"{BROKEN}:1" if kind > 0.9 else f"web:{self.rng.randint(1, 9)}"
+            image = f"{self.rng.choice([BROKEN, UNWELL])}:1" if kind > 0.85 else f"web:{self.rng.randint(1, 9)}"
             spec = self._with_image(spec, image)
         self._tell(f"update {service.spec.name}")
         await self._respecify(service.id, spec)
@@ -367,7 +390,8 @@ class Simulation:
         for agent in self.agents.values():
             agent.recover()
         for service in list(self.store.view.services()):
-            if BROKEN in service.spec.task_template.container_spec.image:
+            image = service.spec.task_template.container_spec.image
+            if BROKEN in image or UNWELL in image:
                 await self._respecify(service.id, self._with_image(service.spec, "web:10"))
 
     async def _converge(self) -> None:
@@ -387,10 +411,28 @@ class Simulation:
             (held.assigned.task.service_id, held.assigned.task.slot or held.assigned.task.node_id)
             for agent in self.agents.values()
             for held in agent.tasks.values()
-            if held.is_running
+            if held.is_running and not self._is_job(seen, held)
         )
-        wanted = Counter(key for service in seen.services() for key in self._wanted(service, seen))
-        return "" if running == wanted else f"{dict(running)} runs, not {dict(wanted)}"
+        services = [service for service in seen.services() if not service.spec.mode.is_job]
+        wanted = Counter(key for service in services for key in self._wanted(service, seen))
+        if running != wanted:
+            return f"{dict(running)} runs, not {dict(wanted)}"
+        jobs = [s for s in seen.services() if s.spec.mode.is_job and s.spec.schedule is None]
+        return "; ".join(filter(None, (self._what_is_undone(seen, job) for job in jobs)))
+
+    @staticmethod
+    def _is_job(seen: Snapshot, held: Held) -> bool:
+        service = seen.service(held.assigned.task.service_id)
+        return service is not None and service.spec.mode.is_job
+
+    def _what_is_undone(self, seen: Snapshot, service: Any) -> str:
+        """A job's present run is complete when each of its slots has completed, and nothing of it works on."""
+        tasks = [t for t in seen.tasks_of_service(service.id) if t.job_iteration == service.job_status.iteration]
+        done = {slot_key(service, t) for t in tasks if t.state is TaskState.COMPLETE}
+        job = service.spec.mode.replicated_job
+        slots = set(range(1, job.total_completions + 1)) if job is not None else set(self.agents)
+        is_over = service.job_status.state is JobState.COMPLETE and not any(t.is_live for t in tasks)
+        return "" if done == slots and is_over else f"job {service.spec.name}: {sorted(done)} of {sorted(slots)} done"
 
     def _wanted(self, service: Any, seen: Snapshot) -> list[tuple[str, object]]:
         if service.spec.mode.replicated is not None:

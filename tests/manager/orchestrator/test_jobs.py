@@ -8,6 +8,7 @@ from lib.builders import a_service_spec
 from lib.world import WORK_SECONDS, World
 from msgspec.structs import replace
 
+from pyswarm.manager.orchestrator.reconcile import reconcile
 from pyswarm.manager.orchestrator.services import service_counts
 from pyswarm.proto.model.objects import Task
 from pyswarm.proto.model.spec import GlobalJob, ReplicatedJob, RestartPolicy, ServiceSpec
@@ -117,6 +118,18 @@ def test_the_work_of_a_drained_node_is_not_done_twice_at_once():
     world.drain(world.running("sums")[0].node_id)
     world.settle()
     assert len(completed(world)) == 1
+
+
+def test_a_task_that_is_being_stopped_counts_as_one_at_work_until_it_has_stopped():
+    world = start(sums(3, 1))
+    (first,) = world.running("sums")
+    world.drain(first.node_id)
+    plan = reconcile(world.seen, world.service("sums"), now=world.clock.now(), new_id=world.new_id)
+    world.apply(plan.changes)
+    (stopping,) = world.tasks("sums")
+    assert (stopping.id, stopping.is_wanted, stopping.state) == (first.id, False, TaskState.RUNNING)
+    world.settle()
+    assert len(completed(world)) == 3
 
 
 def _at_most_one_at_work(world: World) -> None:

@@ -426,3 +426,18 @@ def test_a_placement_that_still_fits_restarts_nothing_and_is_complete_at_once():
     world.settle()
     assert {t.id for t in world.running("web")} == before
     assert state(world) is UpdateState.COMPLETED, "or whoever waits for it would wait for ever"
+
+
+def test_a_canary_whose_node_is_lost_proves_nothing_and_another_takes_its_place():
+    canary = UpdateConfig(parallelism=4, monitor_seconds=30, canary=("1",))
+    world = running_world(web(update=canary, is_global=True), nodes=4)
+    world.update(with_image(web(update=canary, is_global=True)))
+    until(world, lambda: len(world.fresh("web")) == 1)
+    (first,) = world.fresh("web")
+    world.kill(first.node_id)
+    began = world.clock.now()
+    until(world, lambda: world.clock.now() > began + 25)
+    (second,) = world.fresh("web")
+    assert second.node_id != first.node_id
+    world.settle()
+    assert (state(world), len(world.fresh("web"))) == (UpdateState.COMPLETED, 3)
