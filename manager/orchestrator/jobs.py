@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pyswarm.manager.orchestrator.moves import desire
-from pyswarm.manager.orchestrator.placement import is_drained, is_lost, reason_to_leave, satisfies
+from pyswarm.manager.orchestrator.placement import is_being_emptied, is_drained, reason_to_leave, satisfies
 from pyswarm.manager.orchestrator.restart import after_death, after_loss
 from pyswarm.manager.orchestrator.slots import NewId, Slot, SlotKey, slots_of
 from pyswarm.manager.store.changes import Change, Create, Plan, Update
@@ -101,7 +101,7 @@ def _wishes(seen: Snapshot, service: Service, slots: Mapping[SlotKey, Slot], now
     return {
         key: _wish(service, slots.get(key), now)
         for key in _open_slots(seen, service, slots)
-        if key not in slots or not (slots[key].live or _is_being_emptied(seen, slots[key]))
+        if key not in slots or not (slots[key].live or is_being_emptied(seen, slots[key].tasks))
     }
 
 
@@ -120,14 +120,6 @@ def _all_slots(seen: Snapshot, service: Service) -> list[SlotKey]:
 def _may_run(service: Service, node: Node) -> bool:
     may_start = node.spec.availability is Availability.ACTIVE and node.status.state is NodeState.READY
     return may_start and not is_drained(node) and satisfies(node, service.spec.task_template.placement.constraints)
-
-
-def _is_being_emptied(seen: Snapshot, slot: Slot) -> bool:
-    """Whether a task that was told to stop may still run: its work must not be done twice at once."""
-    return any(
-        not t.is_wanted and TaskState.ASSIGNED <= t.state <= TaskState.RUNNING and not is_lost(seen.node(t.node_id))
-        for t in slot.tasks
-    )
 
 
 def _wish(service: Service, slot: Slot | None, now: float) -> _Wish:
@@ -155,7 +147,7 @@ def _room(seen: Snapshot, service: Service, slots: Mapping[SlotKey, Slot]) -> in
     job = service.spec.mode.replicated_job
     if job is None or job.max_concurrent == 0:
         return None
-    at_work = sum(1 for slot in slots.values() if slot.live or _is_being_emptied(seen, slot))
+    at_work = sum(1 for slot in slots.values() if slot.live or is_being_emptied(seen, slot.tasks))
     return max(0, job.max_concurrent - at_work)
 
 

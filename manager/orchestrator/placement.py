@@ -5,8 +5,9 @@ disagree.
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.codec.constraint import Constraint, parse_constraint
 from pyswarm.proto.model.objects import Node, Task
 from pyswarm.proto.model.spec import Placement
@@ -16,6 +17,14 @@ from pyswarm.proto.model.states import Availability, NodeState, TaskState
 def is_lost(node: Node | None) -> bool:
     """Whether what ran on the node must be taken for dead: it is gone, or the dispatcher declared it down."""
     return node is None or node.status.state in (NodeState.DOWN, NodeState.DISCONNECTED)
+
+
+def is_being_emptied(seen: Snapshot, tasks: Iterable[Task]) -> bool:
+    """Whether one of a slot's tasks that was told to stop may still run: its work must not be done once more."""
+    return any(
+        not t.is_wanted and TaskState.ASSIGNED <= t.state <= TaskState.RUNNING and not is_lost(seen.node(t.node_id))
+        for t in tasks
+    )
 
 
 def is_drained(node: Node) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from pyswarm.manager.orchestrator.placement import is_drained, is_lost
+from pyswarm.manager.orchestrator.placement import is_being_emptied, is_drained, is_lost
 from pyswarm.manager.orchestrator.restart import after_death
 from pyswarm.manager.orchestrator.slots import Slot, SlotKey
 from pyswarm.manager.store.snapshot import Snapshot
@@ -52,7 +52,11 @@ def decide_moves(seen: Snapshot, service: Service, slots: Mapping[SlotKey, Slot]
             stop += [(t, "what it was to replace stays where it is") for t in staying]
         else:
             moments += [m for t in slot.live if (m := _ends_at(seen, t)) is not None]
-            if not staying:
+            if not staying and len(slot.live) > 1:
+                # Both ends of a move are to be left: one of them holds the slot until the next one runs.
+                stop += [(task, leaving[task.id]) for task in slot.live[:-1]]
+            # While what an earlier move stops may still run, a third container would: its end brings us back here.
+            elif not staying and not is_being_emptied(seen, slot.tasks):
                 start_after = _may_start_at(service, slot, now)
                 moments += [] if start_after is None else [start_after]
                 if start_after is not None and start_after <= now:

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from pyswarm.manager.orchestrator.overcommit import relieve
 from pyswarm.manager.orchestrator.rebalance import SETTLED_SECONDS, rebalance
+from pyswarm.manager.orchestrator.reconcile import reconcile
 from pyswarm.manager.orchestrator.relocate import MARKED_SECONDS, budget, starts_first
-from pyswarm.manager.store.changes import Update
+from pyswarm.manager.store.changes import Change, Create, Update
 from pyswarm.proto.codec.generic_resources import parse_inventory
 from pyswarm.proto.model.spec import MoveConfig, ServiceSpec, UpdateConfig
 from pyswarm.proto.model.states import Availability, TaskState, UpdateOrder, UpdateState
@@ -64,6 +65,30 @@ def test_no_more_slots_are_moved_at_once_than_the_budget_allows():
     world.settle()
     assert where(world) == {"n2": 8}
     assert min(seen) == 7
+
+
+@pytest.mark.parametrize("is_told_to_stop", [False, True])
+def test_a_slot_is_not_moved_again_while_what_it_was_moved_from_still_runs(is_told_to_stop: bool):
+    """Both ends of its move drained, it ran three containers: the old one, the one that was to stay, and a new one."""
+    world = settled(a_service_spec(replicas=1, move=START_FIRST))
+    (before,) = world.running("web")
+    (elsewhere, *_) = {"n1", "n2", "n3"} - {before.node_id}
+    world.apply([Create(replace(before, id="moved", node_id=elsewhere, version=0))])
+    if is_told_to_stop:
+        world.apply([Update(replace(before, desired_state=TaskState.SHUTDOWN))])
+    world.drain(before.node_id, timeout_seconds=300)
+    world.drain(elsewhere, timeout_seconds=300)
+
+    def decided() -> tuple[Change, ...]:
+        plan = reconcile(world.seen, world.service("web"), now=world.clock.now(), new_id=world.new_id)
+        world.apply(plan.changes)
+        return plan.changes
+
+    assert not any(isinstance(change, Create) for change in decided())
+    assert [t.id for t in world.running("web") if t.is_live] == ["moved"]
+    stopped = next(t for t in world.tasks("web") if t.id == before.id)
+    world.apply([Update(replace(stopped, status=replace(stopped.status, state=TaskState.SHUTDOWN)))])
+    assert any(isinstance(change, Create) for change in decided())
 
 
 def test_a_stop_first_service_never_has_two_tasks_in_a_slot():
