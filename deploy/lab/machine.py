@@ -71,7 +71,12 @@ class LabHost:
             raise RuntimeError(f"host {self.name} did not start; see {self.state / 'var/log/pyswarm/init.log'}")
         process.stdout.close()
         self.init = ProcessHandle.of(only_child(process.pid))
-        self.switch.plug_in(self.name, self.init.pid, f"{self.address}/{PREFIX_LENGTH}")
+        try:
+            self.switch.plug_in(self.name, self.init.pid, f"{self.address}/{PREFIX_LENGTH}")
+        except BaseException:
+            # A host without a network would pass for one that runs.
+            self.kill()
+            raise
 
     def _write_disk(self) -> None:
         for folder in ("etc/pyswarm", "var/lib/pyswarm", "var/log/pyswarm", "run/pyswarm"):

@@ -58,6 +58,9 @@ class Switch:
 
     def plug_in(self, port: str, pid: int, address: str) -> None:
         """Give the namespace of process `pid` an `eth0` with `address`, wired to the bridge."""
+        # A host that was killed a moment ago may have its port still: the kernel ends namespaces in the background.
+        # That there is none is no error; any other trouble shows in what follows.
+        subprocess.run(self.command("ip", "link", "delete", _port(port)), check=False, capture_output=True)
         self.ip("link", "add", _port(port), "type", "veth", "peer", "name", "eth0", "netns", str(pid))
         self.ip("link", "set", _port(port), "master", BRIDGE, "up")
         inside = ["nsenter", "--target", str(pid), "--net", "--", "ip"]
