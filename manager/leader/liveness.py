@@ -126,7 +126,10 @@ class NodeWatch:
 
     def beat(self, node_id: str, session_id: str) -> None:
         """Count a heartbeat. Raises SessionOver."""
-        if not self._liveness.beat(node_id, session_id, now=self._clock.monotonic()):
+        node = self._store.view.node(node_id)
+        # It came back while its silence was being written down: a new session writes that it is there.
+        is_down = node is not None and node.status.state is NodeState.DOWN
+        if is_down or not self._liveness.beat(node_id, session_id, now=self._clock.monotonic()):
             raise SessionOver(f"session {session_id} of node {node_id} is over")
 
     def check(self, node_id: str, session_id: str) -> None:

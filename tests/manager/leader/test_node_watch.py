@@ -168,3 +168,34 @@ async def test_who_gives_up_while_others_open_their_sessions_costs_no_write(
     assert len(written) == 3
     states = [watched.state_of(f"n{n}") for n in range(5)]
     assert states == [NodeState.READY] * 2 + [NodeState.UNKNOWN] * 2 + [NodeState.READY]
+
+
+async def test_a_node_that_comes_back_while_it_is_being_declared_down_opens_another_session(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+):
+    """Its first one found it READY still and had nothing to write: it stayed DOWN for good, with a session."""
+    await watched.open("n0")
+    propose = watched.consensus.propose
+    begun: asyncio.Queue[bytes] = asyncio.Queue()
+    released = asyncio.Event()
+
+    async def held_up(payload: bytes, *, timeout_seconds: float = 10.0) -> tuple[int, bytes]:
+        begun.put_nowait(payload)
+        await released.wait()
+        return await propose(payload, timeout_seconds=timeout_seconds)
+
+    monkeypatch.setattr(watched.consensus, "propose", held_up)
+    watched.clock.seconds = 100.0
+    opening = asyncio.create_task(watched.open("n1"))  # wakes the watch
+    async with asyncio.timeout(5):
+        # That n1 is there, and that n0 is not.
+        await begun.get()
+        await begun.get()
+        session_id = await watched.open("n0")
+        released.set()
+        await opening
+    await watched.until(lambda: watched.state_of("n0") is NodeState.DOWN)
+    with pytest.raises(SessionOver):
+        watched.watch.beat("n0", session_id)
+    watched.watch.beat("n0", await watched.open("n0"))
+    assert watched.state_of("n0") is NodeState.READY
