@@ -108,6 +108,7 @@ class WorkerDaemon:
 
     async def leave(self) -> None:
         """Take this node out of its cluster as far as managers can be reached, and clean up here in any case."""
+        self._sessions.open_no_more()
         try:
             if self._role is Role.MANAGER:
                 await self._leave_group()

@@ -70,7 +70,7 @@ class SessionEnded(Unavailable):
 
 
 class Sessions:
-    """Opens sessions until cancelled."""
+    """Opens sessions until cancelled, or until the node leaves."""
 
     def __init__(
         self,
@@ -91,6 +91,7 @@ class Sessions:
         self._addr = addr
         self._on_message = on_message
         self._session_id = ""
+        self._is_leaving = False
         self._period_seconds = 0.0
         self._heard_at = 0.0
         """When the managers last answered, on the loop's clock."""
@@ -100,7 +101,7 @@ class Sessions:
 
     async def run(self) -> None:
         attempt = 0
-        while True:
+        while not self._is_leaving:
             self._session_id = ""
             try:
                 await self._session()
@@ -134,6 +135,10 @@ class Sessions:
         cap = max(BACKOFF_CAP_LEAST_SECONDS, min(self._period_seconds, BACKOFF_CAP_SECONDS))
         return Backoff(first_seconds=BACKOFF_FIRST_SECONDS, cap_seconds=cap)
 
+    def open_no_more(self) -> None:
+        """The node leaves: the present session is its last. In another one it would be given its tasks again."""
+        self._is_leaving = True
+
     async def say_goodbye(self) -> None:
         """Tell the managers that this node leaves. Raises SwarmError when they cannot be told."""
         stub = dispatcher_pb2_grpc.DispatcherStub(self._pool.channel())
@@ -151,6 +156,8 @@ class Sessions:
                 first: pb.SessionMessage = await anext(messages)
         except (TimeoutError, StopAsyncIteration) as error:
             raise SessionEnded("the manager did not open a session") from error
+        if self._is_leaving:
+            raise SessionEnded("the node leaves")
         self._session_id = first.session_id
         self._is_heard(first.heartbeat_period_seconds)
         log.info("session open", session=first.session_id, manager=self._pool.address)

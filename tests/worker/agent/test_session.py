@@ -113,8 +113,14 @@ class QuietNetwork(FakeNetwork):
     async def start(self, published: Any) -> None:
         """Nothing to set up."""
 
+    async def remove_everything(self) -> None:
+        """Nothing was."""
+
 
 class World:
+    running: asyncio.Task[None]
+    """Its sessions."""
+
     def __init__(self, directory: Path, port: int, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
         self.trace: list[str] = []
@@ -159,7 +165,8 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     port = server.add_secure_port("127.0.0.1:0", grpc.local_server_credentials())
     await server.start()
     world = World(tmp_path, port, dispatcher)
-    running = [asyncio.create_task(world.agent.run()), asyncio.create_task(world.sessions.run())]
+    world.running = asyncio.create_task(world.sessions.run())
+    running = [asyncio.create_task(world.agent.run()), world.running]
     yield world
     for task in reversed(running):
         task.cancel()
@@ -243,3 +250,17 @@ async def test_each_session_begins_with_the_status_of_every_task(world: World): 
     # Nothing has changed since, and what the managers were told may have been lost with their leader.
     await world.dispatcher.until(lambda: bool(world.dispatcher.reports))
     assert world.dispatcher.reports[0] == {"t1": TaskState.RUNNING, "t2": TaskState.RUNNING}
+
+
+async def test_a_node_that_leaves_opens_no_other_session_and_keeps_no_task(world: World):
+    """In another one it was given its tasks again, and was killed in the end by whoever waited for it to be empty."""
+    world.dispatcher.say[1].put_nowait(complete("t1"))
+    world.dispatcher.say[2].put_nowait(complete("t1"))
+    await world.until_reported("t1", TaskState.RUNNING)
+    world.sessions.open_no_more()
+    world.dispatcher.say[1].put_nowait(None)  # what the managers do when a node has said goodbye
+    async with asyncio.timeout(SECONDS_MAX):
+        await world.running
+        await world.agent.remove_everything()
+    assert world.dispatcher.sessions == 1
+    assert not world.runtime.kept
