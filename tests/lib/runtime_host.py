@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import pytest
 from lib import runtime_process
 
-from pyswarm.agent_runtime.kernel import cgroup_layout
+from pyswarm.agent_runtime.kernel import cgroup_layout, executor
 from pyswarm.agent_runtime.kernel.cgroups import Cgroups
 from pyswarm.proto.paths import NodePaths
 from pyswarm.proto.rpc.client import open_unix_channel
@@ -26,6 +27,16 @@ from pyswarm.proto.v1.runtime_pb2_grpc import RuntimeStub
 
 _READY_SECONDS = 20.0
 _GONE_SECONDS = 10.0
+
+EITHER_EXECUTOR = [
+    "python",
+    pytest.param("native", marks=pytest.mark.skipif(not executor.HAS_NATIVE, reason="it was not built")),
+]
+"""What a fixture is run with whose tests hold for both; `settings_of` makes a daemon's settings of it."""
+
+
+def settings_of(name: str) -> str:
+    return f"native-executor = {'true' if name == 'native' else 'false'}\n"
 
 
 class RuntimeHost:
@@ -145,6 +156,18 @@ class RuntimeHost:
 
     async def lines(self, name: str) -> list[str]:
         return [record.data.decode() for record in await self.records(name)]
+
+    async def hear(self, since: float, last: str) -> list[pb.ContainerEvent]:
+        """Return the events from a moment on, up to the first of the name `last`."""
+        call = self.stub.WatchEvents(pb.WatchEventsRequest(since=since))
+        heard = []
+        async with asyncio.timeout(30):
+            async for event in call:
+                heard.append(event)
+                if event.action == last:
+                    break
+        call.cancel()
+        return heard
 
     async def follow_until(self, name: str, text: str) -> list[str]:
         """Read the log as it grows until a line is `text`."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from msgspec import Struct, json
 from msgspec.structs import replace
 
+from pyswarm.proto.certificate_files import sync_directory
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import Task, TaskStatus
 from pyswarm.proto.model.spec import PortConfig, TaskSpec
@@ -95,7 +96,7 @@ class Journal:
         self._size = self._size_anew = _write(file, lines)
         os.fsync(file)
         aside.rename(self._path)
-        _sync_directory(self._path.parent)
+        sync_directory(self._path.parent)
         return file
 
 
@@ -129,11 +130,3 @@ def _write(file: int, data: bytes) -> int:
     while left:
         left = left[os.write(file, left) :]
     return len(data)
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

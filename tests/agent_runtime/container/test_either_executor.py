@@ -6,25 +6,16 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from lib.runtime_host import RuntimeHost, runtime_host
+from lib.runtime_host import EITHER_EXECUTOR, RuntimeHost, runtime_host, settings_of
 
-from pyswarm.agent_runtime.kernel import executor
 from pyswarm.proto.errors import FailedPrecondition
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest_asyncio.fixture(
-    scope="module",
-    loop_scope="module",
-    params=[
-        "python",
-        pytest.param("native", marks=pytest.mark.skipif(not executor.HAS_NATIVE, reason="it was not built")),
-    ],
-)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=EITHER_EXECUTOR)
 async def host(layer: Path, request: pytest.FixtureRequest) -> AsyncIterator[RuntimeHost]:
-    settings = f"native-executor = {'true' if request.param == 'native' else 'false'}\n"
-    async with runtime_host(layer, settings=settings) as running:
+    async with runtime_host(layer, settings=settings_of(request.param)) as running:
         pid = running.spawner_pid()
         mapped = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
         assert request.param in mapped

@@ -32,20 +32,8 @@ async def box(shared_host: RuntimeHost) -> RuntimeHost:
 @asynccontextmanager
 async def told_of(host: RuntimeHost, last: str) -> AsyncIterator["asyncio.Task[list[pb.ContainerEvent]]"]:
     """Listen from now on, up to an event of this name."""
-    call = host.stub.WatchEvents(pb.WatchEventsRequest(since=time.time()))
-
-    async def listen() -> list[pb.ContainerEvent]:
-        heard = []
-        async with asyncio.timeout(30):
-            async for event in call:
-                heard.append(event)
-                if event.action == last:
-                    break
-        call.cancel()
-        return heard
-
     async with asyncio.TaskGroup() as tasks:
-        yield tasks.create_task(listen())
+        yield tasks.create_task(host.hear(time.time(), last))
 
 
 @kernel

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from lib.runtime_host import RuntimeHost, runtime_host
+from lib.runtime_host import EITHER_EXECUTOR, RuntimeHost, runtime_host, settings_of
 
 from pyswarm.agent_runtime.kernel import executor
 from pyswarm.agent_runtime.kernel.cgroup_usage import read_usage
@@ -21,15 +21,9 @@ MIB = 1024 * 1024
 MOST_KIB = 70
 
 
-@pytest_asyncio.fixture(
-    params=[
-        "python",
-        pytest.param("native", marks=pytest.mark.skipif(not executor.HAS_NATIVE, reason="it was not built")),
-    ]
-)
+@pytest_asyncio.fixture(params=EITHER_EXECUTOR)
 async def host(layer: Path, request: pytest.FixtureRequest) -> AsyncIterator[RuntimeHost]:
-    settings = f"native-executor = {'true' if request.param == 'native' else 'false'}\n"
-    async with runtime_host(layer, settings=settings) as running:
+    async with runtime_host(layer, settings=settings_of(request.param)) as running:
         yield running
 
 

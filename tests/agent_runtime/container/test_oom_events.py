@@ -28,19 +28,6 @@ async def box(shared_host: RuntimeHost) -> RuntimeHost:
     return shared_host
 
 
-async def hear(host: RuntimeHost, since: float, last: str) -> list[pb.ContainerEvent]:
-    """Return the events from a moment on, up to the first of this name."""
-    call = host.stub.WatchEvents(pb.WatchEventsRequest(since=since))
-    heard = []
-    async with asyncio.timeout(30):
-        async for event in call:
-            heard.append(event)
-            if event.action == last:
-                break
-    call.cancel()
-    return heard
-
-
 @kernel
 @on_one_loop
 async def test_a_kill_is_told_while_the_container_goes_on_and_not_again_when_it_ends(box: RuntimeHost) -> None:
@@ -49,12 +36,12 @@ async def test_a_kill_is_told_while_the_container_goes_on_and_not_again_when_it_
     await box.follow_until("box", "up")
     await box.kill("box", "USR1")
     assert await asyncio.to_thread(Path(f"/proc/{started.pid}/root/told").read_text) == "killed\n"
-    *_, told = await hear(box, since, "oom")
+    *_, told = await box.hear(since, "oom")
     assert told.attributes["oomKills"] == "1"
     running = await box.get("box")
     assert (running.state, running.oom_killed) == (pb.CONTAINER_RUNNING, True)
     await box.kill("box")
-    actions = [event.action for event in await hear(box, since, "die")]
+    actions = [event.action for event in await box.hear(since, "die")]
     assert actions == ["create", "start", "kill", "oom", "kill", "die"]
     assert (await box.wait("box")).oom_killed
 
@@ -67,7 +54,7 @@ async def test_kills_one_after_the_other_are_told_together(box: RuntimeHost) -> 
     await box.start("box", "sh", "-c", f"for i in $(seq {kills}); do {HUNGRY}; done; true", limits=LIMITS)
     assert (await box.wait("box")).exit_code == 0
     took = time.time() - since
-    told = [event for event in await hear(box, since, "die") if event.action == "oom"]
+    told = [event for event in await box.hear(since, "die") if event.action == "oom"]
     assert told[-1].attributes["oomKills"] == str(kills)
     # Once a second, and at the end.
     assert len(told) <= took + 2
@@ -79,7 +66,7 @@ async def test_a_container_that_never_runs_out_is_told_nothing_of(box: RuntimeHo
     since = time.time()
     code, _ = await box.run("box", "sh", "-c", "head -c 8000000 /dev/zero | tail -c 4000000 >/dev/null", limits=LIMITS)
     assert code == 0
-    assert "oom" not in [event.action for event in await hear(box, since, "destroy")]
+    assert "oom" not in [event.action for event in await box.hear(since, "destroy")]
 
 
 @kernel
@@ -91,12 +78,12 @@ async def test_a_kill_without_a_daemon_is_told_by_the_next_one_and_by_no_other(h
     assert await asyncio.to_thread(Path(f"/proc/{started.pid}/root/told").read_text) == "killed\n"
     assert host.cgroups.oom_kills("box") == 1
     await host.start_daemon()
-    assert [event.attributes["oomKills"] for event in await hear(host, 1.0, "oom")] == ["1"]
+    assert [event.attributes["oomKills"] for event in await host.hear(1.0, "oom")] == ["1"]
     await host.kill_daemon()
     await host.start_daemon()
     assert (await host.get("box")).oom_killed
     await host.kill("box")
-    assert [event.action for event in await hear(host, 1.0, "die")] == ["kill", "die"]
+    assert [event.action for event in await host.hear(1.0, "die")] == ["kill", "die"]
 
 
 def test_what_inotify_tells_is_read_whatever_is_in_between() -> None:
