@@ -41,8 +41,11 @@ log = get_logger(__name__)
 REPORTS_QUEUED_MAX = 10_000
 """Calls whose reports may wait to be written; those of further ones are taken when there is room."""
 
-REPORTS_PER_WRITE = 2_000
-"""Reports written before others get their turn."""
+REPORTS_PER_WRITE = 500
+"""Reports folded and written before others get their turn: some milliseconds."""
+
+EVENTS_IN_A_TURN = 500
+"""Events routed before others get their turn."""
 
 REPORT_ATTEMPTS = 50
 """How often reports are folded anew because others changed the same tasks."""
@@ -102,21 +105,30 @@ class DispatcherEdge:
             self._wake_all()
             with commits:
                 try:
+                    events = 0
                     async for commit in commits:
+                        events += len(commit.events)
+                        if events >= EVENTS_IN_A_TURN:
+                            events = 0
+                            await asyncio.sleep(0)
                         for event in commit.events:
-                            if isinstance(event.object, Task):
-                                if is_told(event):
-                                    self._wake(event.object.node_id)
-                            elif isinstance(event.object, Service):
-                                if replaces_in_place(event):
-                                    for task in commit.snapshot.tasks_of_service(event.object.id):
-                                        self._wake(task.node_id)
-                            elif isinstance(event.object, Node) and _concerns_all(event):
-                                self._managers = _managers(commit.snapshot)
-                                for woken in self._about_nodes:
-                                    woken.set()
+                            self._tell(event, commit.snapshot)
                 except Overrun:
                     log.warning("the dispatcher fell behind the store: every stream looks again")
+
+    def _tell(self, event: Event, seen: Snapshot) -> None:
+        """Wake the streams that an event concerns."""
+        if isinstance(event.object, Task):
+            if is_told(event):
+                self._wake(event.object.node_id)
+        elif isinstance(event.object, Service):
+            if replaces_in_place(event):
+                for task in seen.tasks_of_service(event.object.id):
+                    self._wake(task.node_id)
+        elif isinstance(event.object, Node) and _concerns_all(event):
+            self._managers = _managers(seen)
+            for woken in self._about_nodes:
+                woken.set()
 
     def _wake(self, node_id: str) -> None:
         for woken in self._by_node.get(node_id, ()):
@@ -251,20 +263,21 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
         edge = self._edge()
         node_id = current_caller().node_id
         description = from_message(request.description, NodeDescription)
-        session_id, ended = await edge.nodes.register(node_id, description, request.addr)
+        session_id, end = await edge.nodes.register(node_id, description, request.addr)
         woken = asyncio.Event()
-        stop = edge.listen_to_nodes(woken)
+        stops = (edge.listen_to_nodes(woken), end.wakes(woken))
         told: pb.SessionMessage | None = None
         try:
-            while not ended.is_set():
+            while not end.is_over:
                 message = _session_message(edge, node_id, session_id)
                 if message != told:
                     yield message
                     told = message
-                await _either(woken, ended)
+                await woken.wait()
                 woken.clear()
         finally:
-            stop()
+            for stop in stops:
+                stop()
 
     async def Heartbeats(
         self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: Any
@@ -288,13 +301,13 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
         edge = self._edge()
         node_id = current_caller().node_id
         edge.nodes.check(node_id, request.session_id)
-        ended = edge.nodes.ended(node_id)
+        end = edge.nodes.end_of(node_id)
         woken = asyncio.Event()
-        stop = edge.listen(node_id, woken)
+        stops = (edge.listen(node_id, woken), end.wakes(woken))
         try:
             told = Assignments()
             sequence = 0
-            while not ended.is_set():
+            while not end.is_over:
                 woken.clear()
                 async with edge.turns:
                     now = assignments_of(edge.store.view, node_id)
@@ -305,23 +318,14 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
                 if message is not None:
                     sequence += 1
                     yield message
-                await _either(woken, ended)
+                await woken.wait()
         finally:
-            stop()
+            for stop in stops:
+                stop()
 
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.LeaveResponse:
         await self._edge().nodes.leave(current_caller().node_id, request.session_id)
         return pb.LeaveResponse()
-
-
-async def _either(one: asyncio.Event, other: asyncio.Event) -> None:
-    """Wait until one of two events is set."""
-    waits = [asyncio.ensure_future(one.wait()), asyncio.ensure_future(other.wait())]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
 
 
 def _session_message(edge: DispatcherEdge, node_id: str, session_id: str) -> pb.SessionMessage:

@@ -4,6 +4,7 @@ The edge of `dispatcher/liveness.py`: it knows the time and writes what that tab
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 
@@ -31,6 +32,11 @@ RETRY_SECONDS = 0.5
 DOWN_AT_ONCE = 200
 """Nodes declared down in one write."""
 
+LOOK_SECONDS = 0.1
+"""The loop looks at its own lateness so often at least."""
+
+LATE_SECONDS = 0.05
+"""Lateness of the event loop below which it is no worse off than anybody else on the machine."""
 
 OPENINGS_AT_ONCE = 64
 """Sessions written down side by side; others wait in turn, and whoever gives up meanwhile costs no write. A leader that
@@ -43,8 +49,30 @@ class SessionOver(FailedPrecondition):
     remedy = "The agent opens a new session by itself."
 
 
+class SessionEnd:
+    """Says when a session is over: whoever waits for other news of it hears of that by the same event."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._waiting: set[asyncio.Event] = set()
+
+    def wakes(self, woken: asyncio.Event) -> Callable[[], None]:
+        """Have `woken` set when the session is over; return what undoes it."""
+        self._waiting.add(woken)
+        return lambda: self._waiting.discard(woken)
+
+    def come(self) -> None:
+        self.is_over = True
+        for woken in self._waiting:
+            woken.set()
+
+
 class NodeWatch:
-    """The leader's table of sessions and the loop that declares silent nodes down."""
+    """The leader's table of sessions and the loop that declares silent nodes down.
+
+    Silence is counted in time in which this manager could have heard something: while its event loop is held, by a long
+    computation or because the process does not run, heartbeats wait unread, and nobody is to be declared down for that.
+    """
 
     def __init__(self, *, store: Store, writer: Writer, clock: Clock, entropy: Entropy) -> None:
         self._store = store
@@ -55,7 +83,9 @@ class NodeWatch:
         self._liveness = Liveness(spec.heartbeat_period_seconds)
         self._changed = asyncio.Event()
         self._openings = asyncio.Semaphore(OPENINGS_AT_ONCE)
-        self._ends: dict[str, asyncio.Event] = {}
+        self._ends: dict[str, SessionEnd] = {}
+        self._held_seconds = 0.0
+        """How long the event loop was held altogether."""
         # To be declared down, in the order in which they fell silent; kept until that is written.
         self._silent: dict[str, None] = {}
 
@@ -65,23 +95,40 @@ class NodeWatch:
 
     async def run(self) -> None:
         """Declare nodes down as they fall silent; runs until cancelled."""
-        now = self._clock.monotonic()
+        now = self._now()
         for node in self._store.view.nodes():
             if node.status.state in (NodeState.READY, NodeState.UNKNOWN):
                 self._liveness.expect(node.id, now=now)
         while True:
             self._changed.clear()
             deadline = self._liveness.next_deadline()
-            wait = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
-            try:
-                async with asyncio.timeout(wait):
-                    await self._changed.wait()
-            except TimeoutError:
+            wait = LOOK_SECONDS if deadline is None else min(max(0.0, deadline - self._now()), LOOK_SECONDS)
+            if await self._was_held(wait):
+                continue  # what has come meanwhile is read first
+            deadline = self._liveness.next_deadline()
+            if deadline is not None and deadline <= self._now():
                 await self._declare_down()
+
+    def _now(self) -> float:
+        return self._clock.monotonic() - self._held_seconds
+
+    async def _was_held(self, seconds: float) -> bool:
+        """Wait so long, or until something has changed; return whether the event loop was held meanwhile."""
+        time = asyncio.get_running_loop().time
+        due = time() + seconds
+        try:
+            async with asyncio.timeout_at(due):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+        late = time() - due
+        if late > LATE_SECONDS:
+            self._held_seconds += late
+        return late > LATE_SECONDS
 
     async def _declare_down(self) -> None:
         """Declare what is silent down; goes on until it is written, or this manager leads no longer."""
-        for node_id in self._liveness.expired(now=self._clock.monotonic()):
+        for node_id in self._liveness.expired(now=self._now()):
             log.warning("node is down: no heartbeat", node=node_id)
             self._end(node_id)
             self._silent[node_id] = None
@@ -106,8 +153,8 @@ class NodeWatch:
                 changes += [] if changed == node else [Update(changed)]
         return Plan(tuple(changes), why="heartbeat failure")
 
-    async def register(self, node_id: str, description: NodeDescription, addr: str) -> tuple[str, asyncio.Event]:
-        """Open a session: the node is READY. Return its id and an event that is set when it is over.
+    async def register(self, node_id: str, description: NodeDescription, addr: str) -> tuple[str, SessionEnd]:
+        """Open a session: the node is READY. Return its id and what says when it is over.
 
         Raises NotFound for a node that is not part of the cluster.
         """
@@ -116,20 +163,20 @@ class NodeWatch:
         session_id = self._entropy.new_id()
         self._end(node_id)
         self._silent.pop(node_id, None)
-        ended = self._ends[node_id] = asyncio.Event()
-        self._liveness.register(node_id, session_id, now=self._clock.monotonic())
+        end = self._ends[node_id] = SessionEnd()
+        self._liveness.register(node_id, session_id, now=self._now())
         self._changed.set()
         async with self._openings:
             await self._set_state(node_id, NodeState.READY, "", description=description, addr=addr)
         log.info("session opened", node=node_id, session=session_id, addr=addr)
-        return session_id, ended
+        return session_id, end
 
     def beat(self, node_id: str, session_id: str) -> None:
         """Count a heartbeat. Raises SessionOver."""
         node = self._store.view.node(node_id)
         # It came back while its silence was being written down: a new session writes that it is there.
         is_down = node is not None and node.status.state is NodeState.DOWN
-        if is_down or not self._liveness.beat(node_id, session_id, now=self._clock.monotonic()):
+        if is_down or not self._liveness.beat(node_id, session_id, now=self._now()):
             raise SessionOver(f"session {session_id} of node {node_id} is over")
 
     def check(self, node_id: str, session_id: str) -> None:
@@ -137,7 +184,7 @@ class NodeWatch:
         if not self._liveness.is_current(node_id, session_id):
             raise SessionOver(f"session {session_id} of node {node_id} is over")
 
-    def ended(self, node_id: str) -> asyncio.Event:
+    def end_of(self, node_id: str) -> SessionEnd:
         return self._ends[node_id]
 
     async def leave(self, node_id: str, session_id: str) -> None:
@@ -153,9 +200,9 @@ class NodeWatch:
             self._end(node_id)
 
     def _end(self, node_id: str) -> None:
-        ended = self._ends.pop(node_id, None)
-        if ended is not None:
-            ended.set()
+        end = self._ends.pop(node_id, None)
+        if end is not None:
+            end.come()
 
     async def _set_state(
         self,

@@ -5,7 +5,6 @@ and hears waits or is lost). Everything it does takes a while, drawn from the se
 """
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from lib.builders import a_node
 from pyswarm.manager.api.dispatcher import DispatcherEdge
 from pyswarm.manager.dispatcher.assignments import Assigned, assignments_of
 from pyswarm.manager.dispatcher.reports import Report
+from pyswarm.manager.leader.liveness import SessionEnd
 from pyswarm.proto.errors import SwarmError, Unavailable
 from pyswarm.proto.model.objects import TaskStatus
 from pyswarm.proto.model.states import TaskState
@@ -169,12 +169,12 @@ class SimAgent:
 
     async def _session(self) -> None:
         edge = await self._way()
-        session_id, ended = await edge.nodes.register(self.node_id, self.node.description, "")
+        session_id, end = await edge.nodes.register(self.node_id, self.node.description, "")
         self._reports |= {id: held.status for id, held in self.tasks.items() if held.status > TaskState.ASSIGNED}
         self._reported.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heartbeats(edge, session_id))
-            group.create_task(self._assignments(edge, ended))
+            group.create_task(self._assignments(edge, end))
             group.create_task(self._send_reports(edge, session_id))
 
     async def _same(self, edge: DispatcherEdge) -> None:
@@ -187,12 +187,11 @@ class SimAgent:
             await self._same(edge)
             edge.nodes.beat(self.node_id, session_id)
 
-    async def _assignments(self, edge: DispatcherEdge, ended: asyncio.Event) -> None:
+    async def _assignments(self, edge: DispatcherEdge, end: SessionEnd) -> None:
         woken = asyncio.Event()
-        stop = edge.listen(self.node_id, woken)
-        ends = asyncio.create_task(_set_when(ended, woken))
+        stops = (edge.listen(self.node_id, woken), end.wakes(woken))
         try:
-            while not ended.is_set():
+            while not end.is_over:
                 now = assignments_of(edge.store.view, self.node_id)
                 # What is under way when the line is cut comes late, not never: TCP sends it again.
                 await self._is_connected.wait()
@@ -202,8 +201,8 @@ class SimAgent:
                 await woken.wait()
                 woken.clear()
         finally:
-            ends.cancel()
-            stop()
+            for stop in stops:
+                stop()
         raise Unavailable("the manager ended the session")
 
     async def _send_reports(self, edge: DispatcherEdge, session_id: str) -> None:
@@ -301,9 +300,3 @@ async def _until(held: Held, holds: Callable[[], bool]) -> None:
     while not holds():
         held.changed.clear()
         await held.changed.wait()
-
-
-async def _set_when(one: asyncio.Event, other: asyncio.Event) -> None:
-    with contextlib.suppress(asyncio.CancelledError):
-        await one.wait()
-        other.set()

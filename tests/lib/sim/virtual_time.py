@@ -45,6 +45,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._time
 
+    def hold(self, seconds: float) -> None:
+        """Whoever runs now takes so long and lets nobody else run meanwhile."""
+        self._time += seconds
+
     def _run_once(self) -> None:
         timers: list[Any] = self._scheduled
         while timers and timers[0]._cancelled:

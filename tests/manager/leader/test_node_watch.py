@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from lib.builders import a_cluster, a_node
+from lib.sim.virtual_time import VirtualLoop
 from msgspec.structs import replace
 
 from pyswarm.manager.leader import liveness as module
@@ -51,9 +52,9 @@ class Watched:
         assert node is not None
         return node.status.state
 
-    async def until(self, holds: Callable[[], bool]) -> None:
+    async def until(self, holds: Callable[[], bool], *, seconds: float = 5) -> None:
         _, commits = self.store.view_and_watch()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(seconds):
             with commits:
                 while not holds():
                     await anext(commits)
@@ -130,10 +131,10 @@ async def test_a_node_that_was_down_before_the_leader_led_is_neither_missed_agai
 
 async def test_a_second_session_ends_the_first_and_a_flood_of_them_writes_nothing(watched: Watched):
     """Swarm mistake 47: SwarmKit limits the rate; here a registration that says nothing new costs no entry."""
-    first, first_ended = await watched.watch.register("n0", NodeDescription(hostname="n0"), "10.0.0.1")
-    second, second_ended = await watched.watch.register("n0", NodeDescription(hostname="n0"), "10.0.0.1")
-    assert first_ended.is_set()
-    assert not second_ended.is_set()
+    first, first_end = await watched.watch.register("n0", NodeDescription(hostname="n0"), "10.0.0.1")
+    second, second_end = await watched.watch.register("n0", NodeDescription(hostname="n0"), "10.0.0.1")
+    assert first_end.is_over
+    assert not second_end.is_over
     for refuse in (watched.watch.beat, watched.watch.check):
         with pytest.raises(SessionOver):
             refuse("n0", first)
@@ -199,3 +200,36 @@ async def test_a_node_that_comes_back_while_it_is_being_declared_down_opens_anot
         watched.watch.beat("n0", session_id)
     watched.watch.beat("n0", await watched.open("n0"))
     assert watched.state_of("n0") is NodeState.READY
+
+
+class LoopClock:
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    monotonic = now
+
+
+def test_no_node_is_down_for_heartbeats_that_the_manager_had_no_time_to_read():
+    """Its event loop is held for longer than silence is borne; what the node sent meanwhile is read after that."""
+    loop = VirtualLoop()
+
+    async def story() -> None:
+        held = Watched()
+        await held.writer.write([Create(a_cluster(version=0)), Create(a_node("n0", version=0))])
+        held.watch = NodeWatch(store=held.store, writer=held.writer, clock=LoopClock(), entropy=SYSTEM_ENTROPY)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(held.watch.run())
+            session_id = await held.open("n0")
+            for _ in range(3):
+                loop.hold(60.0)
+                for _ in range(5):
+                    await asyncio.sleep(0)  # the watch has its turn before the heartbeat is read
+                held.watch.beat("n0", session_id)
+            assert held.state_of("n0") is NodeState.READY
+            silent_since = loop.time()
+            await held.until(lambda: held.state_of("n0") is NodeState.DOWN, seconds=20)
+            assert loop.time() - silent_since < 20
+            running.cancel()
+
+    loop.run_until_complete(story())
+    loop.close()
