@@ -38,8 +38,11 @@ intervals, would be heard only seconds after a blip is over. Two periods in a cl
 
 HEARTBEAT_SECONDS_MAX = 2.5
 """So long at most, and in the end when heartbeats stay unanswered on one connection after the other: then it is not the
-line but the leader that is slow, and new connections and sessions would only make it slower. Whatever the period, the
-leader bears three seconds of silence beyond it and the time to come back."""
+line but the leader that is slow, and new connections and sessions would only make it slower. The leader bears three
+seconds of silence beyond the period, or half a period, and the time to come back."""
+
+HEARTBEAT_PERIODS_MAX = 0.4
+"""So many periods at most, where the period is so long that this is more."""
 
 STARVED_SECONDS = 0.2
 """A timer that is so much late says that this process did not run (it was frozen, or others had the processors): the
@@ -190,8 +193,9 @@ class Sessions:
 
     async def _answer(self, answers: AsyncIterator[pb.HeartbeatResponse]) -> float:
         """Return the period that the managers answer a heartbeat with. Raises Unreachable when they do not."""
-        least = min(max(HEARTBEAT_SECONDS, 2 * self._period_seconds), HEARTBEAT_SECONDS_MAX)
-        deadline = min(least * (1 + self._unanswered), HEARTBEAT_SECONDS_MAX)
+        most = max(HEARTBEAT_SECONDS_MAX, HEARTBEAT_PERIODS_MAX * self._period_seconds)
+        least = min(max(HEARTBEAT_SECONDS, 2 * self._period_seconds), most)
+        deadline = min(least * (1 + self._unanswered), most)
         began = asyncio.get_running_loop().time()
         try:
             answer = await _within(deadline, answers)
