@@ -6,7 +6,7 @@ leader; `proto/rpc/forward.py` brings them there.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,6 +17,7 @@ from pyswarm.manager.api.explain import explain, explanation_message
 from pyswarm.manager.api.payloads import PayloadMethods
 from pyswarm.manager.api.selection import find_nodes, find_services, in_stack, one_node, one_service
 from pyswarm.manager.api.stacks import StackMethods
+from pyswarm.manager.api.turns import in_turns
 from pyswarm.manager.api.watch import watch_events
 from pyswarm.manager.api.writes import WriteMethods
 from pyswarm.manager.explain.explanation import task_name
@@ -25,7 +26,7 @@ from pyswarm.manager.leader.roles import check_demotion
 from pyswarm.manager.orchestrator import services as decide
 from pyswarm.manager.orchestrator.nodes import remove_node
 from pyswarm.manager.orchestrator.rebalance import PlannedMove, check_can_be_rebalanced, rebalance
-from pyswarm.manager.raft.port import Consensus
+from pyswarm.manager.raft.port import Consensus, Member
 from pyswarm.manager.store.changes import Plan, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.manager.store.store import Store
@@ -44,6 +45,9 @@ from pyswarm.proto.v1 import control_pb2_grpc, types_pb2
 from pyswarm.proto.version import VERSION
 
 log = get_logger(__name__)
+
+TASKS_COUNTED_IN_A_TURN = 5_000
+"""Tasks counted for a list of services before others get their turn: some milliseconds."""
 
 
 class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods, control_pb2_grpc.ControlServicer):
@@ -75,7 +79,7 @@ class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods
             term=leadership.term,
             applied_version=self._consensus.applied_index,
             managers=len(self._consensus.members()),
-            nodes=sum(1 for _ in seen.nodes()),
+            nodes=seen.count("node"),
             server_version=VERSION,
         )
 
@@ -84,11 +88,13 @@ class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         seen = await self._read()
         found = find_nodes(seen, [*request.ids, *request.id_prefixes])
-        return pb.ListNodesResponse(nodes=[self._node_message(node) for node in found], version=seen.version)
+        members = self._consensus.members()
+        nodes = [self._node_message(node, members) async for node in in_turns(found)]
+        return pb.ListNodesResponse(nodes=nodes, version=seen.version)
 
-    def _node_message(self, node: Node) -> types_pb2.Node:
+    def _node_message(self, node: Node, members: Sequence[Member]) -> types_pb2.Node:
         """Return the node with its manager status completed by what consensus observes now."""
-        return to_message(_with_reachability(node, self._consensus), types_pb2.Node)
+        return to_message(_with_reachability(node, members, self._consensus), types_pb2.Node)
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Any) -> types_pb2.Node:
         spec = from_message(request.spec, NodeSpec)
@@ -110,7 +116,7 @@ class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods
             return Plan((Update(changed),), why="the operator changed the node's spec")
 
         await self._writer.update(update)
-        return self._node_message(one_node(self._store.view, request.id))
+        return self._node_message(one_node(self._store.view, request.id), self._consensus.members())
 
     async def RemoveNode(self, request: pb.RemoveNodeRequest, context: Any) -> pb.RemoveNodeResponse:
         def remove(seen: Snapshot) -> Plan:
@@ -156,8 +162,13 @@ class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods
         seen = await self._read()
         found = in_stack(find_services(seen, request.ids), request.stack)
         response = pb.ListServicesResponse(version=seen.version)
+        counted = 0
         for service in found:
             counts = decide.service_counts(seen, service)
+            counted += seen.count_of_service(service.id)
+            if counted >= TASKS_COUNTED_IN_A_TURN:
+                counted = 0
+                await asyncio.sleep(0)
             response.services.append(to_message(service, types_pb2.Service))
             response.statuses.append(
                 pb.ServiceStatus(
@@ -199,9 +210,9 @@ class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods
         revisions = {t.revision_id: r for t in tasks if (r := seen.revision_of(t)) is not None}
         nodes = {t.node_id: n for t in tasks if (n := seen.node(t.node_id)) is not None}
         return pb.ListTasksResponse(
-            tasks=[to_message(t, types_pb2.Task) for t in tasks],
+            tasks=[to_message(task, types_pb2.Task) async for task in in_turns(tasks)],
             revisions=[to_message(revisions[key], types_pb2.Revision) for key in sorted(revisions)],
-            nodes=[to_message(nodes[key], types_pb2.Node) for key in sorted(nodes)],
+            nodes=[to_message(nodes[key], types_pb2.Node) async for key in in_turns(sorted(nodes))],
             services=[
                 to_message(s, types_pb2.Service)
                 for key in sorted({t.service_id for t in tasks})
@@ -258,8 +269,8 @@ def _told(seen: Snapshot, node_id: str) -> str:
     return node_id if node is None else node_name(node)
 
 
-def _with_reachability(node: Node, consensus: Consensus) -> Node:
-    member = next((m for m in consensus.members() if m.node_id == node.id), None)
+def _with_reachability(node: Node, members: Sequence[Member], consensus: Consensus) -> Node:
+    member = next((m for m in members if m.node_id == node.id), None)
     if member is None:
         return node if node.manager_status is None else replace(node, manager_status=None)
     leader = consensus.leadership.leader
