@@ -21,6 +21,7 @@ from pyswarm.manager.api.raft_status import CONFIRM_TIMEOUT_SECONDS, RaftOperati
 from pyswarm.manager.autolock import Autolock
 from pyswarm.manager.config import ManagerConfig
 from pyswarm.manager.initial_objects import initial_objects_file, read_initial_objects
+from pyswarm.manager.leader.aside import DecisionThread
 from pyswarm.manager.leader.loop import lead
 from pyswarm.manager.leader.tenure import during_leadership, follow_addresses
 from pyswarm.manager.raft.engine import RaftEngine
@@ -321,9 +322,11 @@ class ManagerDaemon:
         parts: dict[str, Any] = {"store": self._store, "writer": writer, "clock": SYSTEM_CLOCK}
         edge = self._edge = DispatcherEdge(entropy=SYSTEM_ENTROPY, **parts)
         also = [edge.run, lambda: follow_addresses(engine.watch_members(), writer)]
+        aside = DecisionThread("decisions")
         try:
-            await lead(entropy=SYSTEM_ENTROPY, consensus=engine, also=also, **parts)
+            await lead(entropy=SYSTEM_ENTROPY, consensus=engine, aside=aside, also=also, **parts)
         finally:
+            aside.close()
             log.info("no longer leading", term=term)
             self._edge = None
             self._broker.end_all()

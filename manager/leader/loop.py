@@ -12,8 +12,10 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from pyswarm.manager.leader.aside import Aside, at_once
 from pyswarm.manager.leader.placing import Placing
 from pyswarm.manager.leader.roles import change_role, next_role_change
+from pyswarm.manager.orchestrator.late import still_valid
 from pyswarm.manager.orchestrator.overcommit import relieve
 from pyswarm.manager.orchestrator.reaper import reap
 from pyswarm.manager.orchestrator.reconcile import reconcile
@@ -29,7 +31,7 @@ from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import NotLeader, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import Node, Revision, Service, Task
-from pyswarm.proto.model.states import TaskState
+from pyswarm.proto.model.states import Role, TaskState
 
 log = get_logger(__name__)
 
@@ -39,6 +41,9 @@ RETRY_SECONDS = 0.5
 
 NODES_AT_ONCE = 50
 """Nodes looked at before others get their turn."""
+
+EVENTS_IN_A_TURN = 200
+"""Events looked at before others get their turn: thousands may have come during a long decision."""
 
 TASKS_IN_A_TURN = 1_000
 """Tasks of services decided on before others get their turn: some hundredths of a second."""
@@ -62,7 +67,7 @@ class _Dirty:
     moments: dict[str, float] = field(default_factory=dict)
 
     def everything(self, seen: Snapshot) -> None:
-        self.services |= {s.id for s in seen.services()} | {t.service_id for t in seen.tasks()}
+        self.services |= {service.id for service in seen.services()} | seen.services_with_tasks()
         self.services |= {r.service_id for r in seen.revisions()}
         self.nodes |= {node.id for node in seen.nodes()}
         self.roles = True
@@ -80,7 +85,7 @@ class _Dirty:
     def _after_node(self, node: Node, old: object, seen: Snapshot) -> None:
         if isinstance(old, Node) and _as_placement_sees(old) == _as_placement_sees(node):
             return
-        self.roles = True
+        self.roles |= node.spec.role not in (Role.UNSET, node.role)
         if not isinstance(old, Node) or old.description.resources != node.description.resources:
             self.nodes.add(node.id)
         self.services |= {task.service_id for task in seen.tasks_of_node(node.id)}
@@ -121,12 +126,15 @@ def _is_on_its_way(task: Task) -> bool:
 class LeaderLoop:
     """Reconciles and reaps while this manager leads. Placing tasks is placing.py's."""
 
-    def __init__(self, *, store: Store, writer: Writer, clock: Clock, entropy: Entropy, consensus: Consensus) -> None:
+    def __init__(
+        self, *, store: Store, writer: Writer, clock: Clock, entropy: Entropy, consensus: Consensus, aside: Aside
+    ) -> None:
         self._store = store
         self._writer = writer
         self._clock = clock
         self._entropy = entropy
         self._consensus = consensus
+        self._aside = aside
         self._spent_seconds = 0.0
         """What this round's decisions have taken so far."""
 
@@ -146,7 +154,7 @@ class LeaderLoop:
         dirty = _Dirty()
         seen, commits = self._store.view_and_watch(("service", "task", "node", "revision"))
         with commits:
-            dirty.everything(seen)
+            await self._aside(partial(dirty.everything, seen), tasks=seen.count("task"))
             while True:
                 dirty.due(self._clock.now())
                 if dirty:
@@ -159,8 +167,13 @@ class LeaderLoop:
                         batch = await commits.next_batch()
                 except TimeoutError:
                     continue
+                events = 0
                 for commit in batch:
                     dirty.after(commit)
+                    events += len(commit.events)
+                    if events >= EVENTS_IN_A_TURN:
+                        events = 0
+                        await asyncio.sleep(0)
 
     async def _rest(self) -> None:
         spent, self._spent_seconds = self._spent_seconds, 0.0
@@ -173,18 +186,49 @@ class LeaderLoop:
         tasks = 0
         for service_id in services:
             tasks += self._store.view.count_of_service(service_id)
-            await self._write(partial(self._about_service, service_id=service_id, dirty=dirty), dirty, service_id)
+            await self._decide_service(service_id, dirty)
             if tasks >= TASKS_IN_A_TURN:
                 tasks = 0
                 await asyncio.sleep(0)  # heartbeats, and people at the API, do not wait for all services
         nodes, dirty.nodes = sorted(dirty.nodes), set()
         for number, node_id in enumerate(nodes):
-            await self._write(partial(self._about_node, node_id=node_id), dirty, node_id)
+            await self._decide_node(node_id, dirty)
             if number % NODES_AT_ONCE == NODES_AT_ONCE - 1:
                 await asyncio.sleep(0)  # a new leader looks at all of them: others want their turn, too
         if dirty.roles:
             dirty.roles = False
             await self._about_roles(dirty)
+
+    async def _decide_service(self, service_id: str, dirty: _Dirty) -> None:
+        seen, began = self._store.view, self._clock.monotonic()
+        decide = partial(self._about_service, seen, service_id, dirty)
+        plan = await self._aside(decide, tasks=seen.count_of_service(service_id))
+        self._spent_seconds += self._clock.monotonic() - began
+        if await self._write_late(plan, service_id, seen) < len(plan.changes):
+            # The world moved while we decided: its event may say nothing that is news, but ours must not get lost.
+            dirty.services.add(service_id)
+
+    async def _write_late(self, plan: Plan, service_id: str, seen: Snapshot) -> int:
+        """Write what still holds of a plan about a service, decided on `seen`; return how many changes that was."""
+        own: set[int] = set()
+        written = 0
+        left = still_valid(plan.changes, service_id, then=seen, now=self._store.view)
+        while left:
+            part = next(parts(left))
+            try:
+                own.add(await self._writer.write(part))
+            except Conflict as conflict:
+                log.debug("decision overtaken", kind=conflict.kind, id=conflict.id)
+                holding = still_valid(left, service_id, then=seen, now=self._store.view, own=own)
+                if len(holding) == len(left):
+                    break  # not a slot that moved: decided anew as a whole
+                left = holding
+            else:
+                written += len(part)
+                left = left[len(part) :]
+        if written and plan.why:
+            log.info("decided", subject=service_id, changes=written, why=plan.why[:300])
+        return written
 
     def _about_service(self, seen: Snapshot, service_id: str, dirty: _Dirty) -> Plan:
         service = seen.service(service_id)
@@ -196,9 +240,20 @@ class LeaderLoop:
             dirty.moments[service_id] = plan.look_again_at
         return plan if plan.changes else reap(seen, service_id, now=now)
 
-    def _about_node(self, seen: Snapshot, node_id: str) -> Plan:
+    async def _decide_node(self, node_id: str, dirty: _Dirty) -> None:
+        seen, began = self._store.view, self._clock.monotonic()
         node = seen.node(node_id)
-        return Plan() if node is None else relieve(seen, node, now=self._clock.now())
+        plan = Plan() if node is None else relieve(seen, node, now=self._clock.now())
+        self._spent_seconds += self._clock.monotonic() - began
+        for part in parts(plan.changes):
+            try:
+                await self._writer.write(part)
+            except Conflict as conflict:
+                log.debug("decision overtaken", kind=conflict.kind, id=conflict.id)
+                dirty.nodes.add(node_id)
+                return
+        if plan.changes and plan.why:
+            log.info("decided", subject=node_id, changes=len(plan.changes), why=plan.why[:300])
 
     async def _about_roles(self, dirty: _Dirty) -> None:
         node = next_role_change(self._store.view)
@@ -211,21 +266,6 @@ class LeaderLoop:
             await asyncio.sleep(RETRY_SECONDS)
         dirty.roles = True
 
-    async def _write(self, decide: Callable[[Snapshot], Plan], dirty: _Dirty, subject_id: str) -> None:
-        began = self._clock.monotonic()
-        plan = decide(self._store.view)
-        self._spent_seconds += self._clock.monotonic() - began
-        for part in parts(plan.changes):
-            try:
-                await self._writer.write(part)
-            except Conflict as conflict:
-                # The world moved while we decided: its event is on the way, but ours must not get lost.
-                log.debug("decision overtaken", kind=conflict.kind, id=conflict.id)
-                (dirty.nodes if self._store.view.node(subject_id) is not None else dirty.services).add(subject_id)
-                return
-        if plan.changes and plan.why:
-            log.info("decided", subject=subject_id, changes=len(plan.changes), why=plan.why[:300])
-
 
 async def lead(
     *,
@@ -234,11 +274,15 @@ async def lead(
     clock: Clock,
     entropy: Entropy,
     consensus: Consensus,
+    aside: Aside = at_once,
     also: Iterable[Callable[[], Awaitable[None]]] = (),
 ) -> None:
-    """Run everything that lives while this manager leads, until cancelled; `also` are further loops."""
-    loop = LeaderLoop(store=store, writer=writer, clock=clock, entropy=entropy, consensus=consensus)
-    placing = Placing(store=store, writer=writer, clock=clock)
+    """Run everything that lives while this manager leads, until cancelled; `also` are further loops.
+
+    Long decisions are taken `aside`.
+    """
+    loop = LeaderLoop(store=store, writer=writer, clock=clock, entropy=entropy, consensus=consensus, aside=aside)
+    placing = Placing(store=store, writer=writer, clock=clock, aside=aside)
     async with asyncio.TaskGroup() as group:
         group.create_task(loop.run(), name="leader-loop")
         group.create_task(placing.run(), name="placing")

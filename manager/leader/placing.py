@@ -8,7 +8,9 @@ not write is taken back. A task that fits nowhere is tried again when a node or 
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 
+from pyswarm.manager.leader.aside import Aside, at_once
 from pyswarm.manager.scheduler.node_info import holds_resources
 from pyswarm.manager.scheduler.nodes import NodeTable
 from pyswarm.manager.scheduler.schedule import schedule
@@ -28,7 +30,10 @@ TASKS_PER_ROUND = 10_000
 """Tasks decided on before looking at the store again: what happens meanwhile must not wait for long."""
 
 TASKS_IN_A_TURN = 2_000
-"""Tasks decided on before others get their turn: some hundredths of a second."""
+"""Tasks decided on before the store is looked at again: some hundredths of a second."""
+
+EVENTS_IN_A_TURN = 200
+"""Events looked at before others get their turn."""
 
 RETRY_SECONDS = 0.5
 
@@ -36,10 +41,11 @@ RETRY_SECONDS = 0.5
 class Placing:
     """Runs the scheduler."""
 
-    def __init__(self, *, store: Store, writer: Writer, clock: Clock) -> None:
+    def __init__(self, *, store: Store, writer: Writer, clock: Clock, aside: Aside = at_once) -> None:
         self._store = store
         self._writer = writer
         self._clock = clock
+        self._aside = aside
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -56,13 +62,18 @@ class Placing:
     async def _follow(self) -> None:
         seen, commits = self._store.view_and_watch({"task", "node"})
         with commits:
-            work = _Work(seen)
+            work = await self._aside(partial(_Work, seen), tasks=seen.count("task"))
             while True:
                 has_written = False if work.is_done else await self._round(work)
                 if not work.is_done and not has_written:
                     continue  # else what was written comes back, so there is something to wait for
+                events = 0
                 for commit in await commits.next_batch():
                     work.after(commit)
+                    events += len(commit.events)
+                    if events >= EVENTS_IN_A_TURN:
+                        events = 0
+                        await asyncio.sleep(0)
 
     async def _round(self, work: "_Work") -> bool:
         """Decide on some tasks and write; return whether anything was written."""
@@ -70,7 +81,8 @@ class Placing:
         while not work.is_done and len(changes) < TASKS_PER_ROUND:
             seen = self._store.view
             tasks = work.take(seen, TASKS_IN_A_TURN)
-            changes += schedule(seen, tasks, now=self._clock.now(), table=work.table).changes
+            decide = partial(schedule, seen, tasks, now=self._clock.now(), table=work.table)
+            changes += (await self._aside(decide, tasks=len(tasks))).changes
             await asyncio.sleep(0)
         # Side by side what goes to one node: the fewer nodes an entry concerns, the less its indexes and streams cost.
         changes.sort(key=_node_of)

@@ -143,6 +143,10 @@ class Snapshot:
         """Return the service's tasks, dead ones included, by slot, then age, then id."""
         return self._in_slot_order(self.tables.tasks_by_service.get(service_id))
 
+    def services_with_tasks(self) -> frozenset[str]:
+        """Return the ids of services that have tasks, dead ones included: also of those that were removed."""
+        return frozenset(self.tables.tasks_by_service)
+
     def count_of_service(self, service_id: str) -> int:
         """Return how many tasks the service has, without walking over them."""
         return len(self.tables.tasks_by_service.get(service_id, ()))

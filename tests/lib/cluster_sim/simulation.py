@@ -13,9 +13,9 @@ import contextlib
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from lib.builders import a_cluster, a_service_spec
 from lib.cluster_sim.agent import BROKEN, UNWELL, Held, SimAgent
@@ -45,12 +45,15 @@ from pyswarm.proto.model.spec import (
 )
 from pyswarm.proto.model.states import Availability, Concurrency, JobState, NodeState, TaskState, UpdateOrder
 
+T = TypeVar("T")
+
 FAULT_SECONDS = 90.0
 PEACE_SECONDS = 180.0
 """A stopped update, its delays and the restart back-off of what failed are over long before."""
 
 COMMIT_SECONDS = (0.001, 0.02)
 ELECTION_SECONDS = (0.3, 1.5)
+DECISION_SECONDS = (0.0, 0.3)
 BETWEEN_FAULTS_SECONDS = (0.5, 8.0)
 BETWEEN_BLIPS_SECONDS = 8.0
 """Of one node: two blips in quick succession are one longer one."""
@@ -181,10 +184,17 @@ class Simulation:
             clock=self.clock,
             entropy=self.entropy,
             consensus=self.consensus,
+            aside=self._aside,
             also=[self.edge.run],
         )
         self._leading = asyncio.create_task(leading)
         self._leading.add_done_callback(self._ended)
+
+    async def _aside(self, decide: Callable[[], T], *, tasks: int) -> T:
+        """Decide on the view of now, and come late with it: as a thread does that takes its time."""
+        decision = decide()
+        await asyncio.sleep(self.rng.uniform(*DECISION_SECONDS))
+        return decision
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None and not self._broken.done():
