@@ -46,9 +46,6 @@ from pyswarm.proto.version import VERSION
 
 log = get_logger(__name__)
 
-TASKS_COUNTED_IN_A_TURN = 5_000
-"""Tasks counted for a list of services before others get their turn: some milliseconds."""
-
 
 class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods, control_pb2_grpc.ControlServicer):
     """Serves the Control API of one manager."""
@@ -162,13 +159,8 @@ class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods
         seen = await self._read()
         found = in_stack(find_services(seen, request.ids), request.stack)
         response = pb.ListServicesResponse(version=seen.version)
-        counted = 0
-        for service in found:
+        async for service in in_turns(found):
             counts = decide.service_counts(seen, service)
-            counted += seen.count_of_service(service.id)
-            if counted >= TASKS_COUNTED_IN_A_TURN:
-                counted = 0
-                await asyncio.sleep(0)
             response.services.append(to_message(service, types_pb2.Service))
             response.statuses.append(
                 pb.ServiceStatus(

@@ -163,18 +163,12 @@ class Counts(Struct, frozen=True):
 
 def service_counts(seen: Snapshot, service: Service) -> Counts:
     """Count a service's tasks."""
-    tasks = seen.tasks_of_service(service.id)
     # A task on a node that is lost says RUNNING for ever: nobody can correct it.
-    running = sum(
-        1
-        for t in tasks
-        if t.status.state is TaskState.RUNNING and TaskState.RUNNING <= t.desired_state <= TaskState.COMPLETE
-    )
+    running = seen.running_of_service(service.id)
     mode = service.spec.mode
     if mode.replicated is not None:
         return Counts(running, mode.replicated.replicas)
-    wanted = [t for t in tasks if t.is_wanted]
-    live = sum(1 for t in wanted if not t.state.is_terminal)
+    live = sum(1 for t in seen.tasks_of_service(service.id) if t.is_live)
     completed = len(completed_slots(service, slots_of(service, seen.tasks_of_service(service.id))))
     if service.spec.schedule is not None and not service.job_status.is_active:
         return Counts(running, 0, completed)

@@ -151,6 +151,10 @@ class Snapshot:
         """Return how many tasks the service has, without walking over them."""
         return len(self.tables.tasks_by_service.get(service_id, ()))
 
+    def running_of_service(self, service_id: str) -> int:
+        """Return how many of the service's tasks run, and shall, without walking over them."""
+        return self.tables.running.get(service_id, 0)
+
     def tasks_of_node(self, node_id: str) -> tuple[Task, ...]:
         """Return the tasks assigned to the node, dead ones included, by slot, then age, then id."""
         return self._in_slot_order(self.tables.tasks_by_node.get(node_id))

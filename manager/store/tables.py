@@ -24,6 +24,7 @@ from pyswarm.proto.model.objects import (
     Stack,
     Task,
 )
+from pyswarm.proto.model.states import TaskState
 
 _KINDS: dict[type[Object], Kind] = {
     Cluster: "cluster",
@@ -53,7 +54,8 @@ def name_key(name: str) -> str:
 class Tables(NamedTuple):
     """Objects by id; ids of tasks and revisions by what they belong to, and of what has a name by its name key.
 
-    Ids of later versions of secrets and configs are also found by the name key of what they are versions of.
+    Ids of later versions of secrets and configs are also found by the name key of what they are versions of. `running`
+    is how many tasks of a service run as they shall.
     """
 
     clusters: Map[str, Cluster] = Map()
@@ -72,6 +74,7 @@ class Tables(NamedTuple):
     secret_versions: Map[str, Group] = Map()
     config_versions: Map[str, Group] = Map()
     stacks: Map[str, Stack] = Map()
+    running: Map[str, int] = Map()
 
     def ids_of(self, kind: Kind) -> Map[str, str] | None:
         """Return the ids by name key of a kind whose objects have unique names."""
@@ -119,6 +122,7 @@ class Draft:
         self._secret_versions = GroupsDraft(base.secret_versions)
         self._config_versions = GroupsDraft(base.config_versions)
         self._stacks = base.stacks.mutate()
+        self._running = base.running.mutate()
 
     def put(self, object: Object, old: Object | None) -> None:
         """Store `object` in place of `old`, which is what the draft holds under its id."""
@@ -127,6 +131,9 @@ class Draft:
             self._tasks[object.id] = object
             self._tasks_by_service.move(object.id, before.service_id if before else "", object.service_id)
             self._tasks_by_node.move(object.id, before.node_id if before else "", object.node_id)
+            if before:
+                self._count(before.service_id, -_runs(before))
+            self._count(object.service_id, _runs(object))
             if before and (before.slot, before.created_at) != (object.slot, object.created_at):
                 self._tasks_by_service.reorder(object.service_id)
                 self._tasks_by_node.reorder(object.node_id)
@@ -159,6 +166,7 @@ class Draft:
             del self._tasks[old.id]
             self._tasks_by_service.move(old.id, old.service_id, "")
             self._tasks_by_node.move(old.id, old.node_id, "")
+            self._count(old.service_id, -_runs(old))
         elif isinstance(old, Node):
             del self._nodes[old.id]
         elif isinstance(old, Service):
@@ -179,6 +187,15 @@ class Draft:
             del self._stacks[old.id]
         else:
             del self._clusters[old.id]
+
+    def _count(self, service_id: str, more: int) -> None:
+        if not more:
+            return
+        running = self._running.get(service_id, 0) + more
+        if running:
+            self._running[service_id] = running
+        else:
+            del self._running[service_id]
 
     def _sharing_template(self, revision: Revision) -> Revision:
         """Return the revision with its service's own task template when they are equal: most are, and it is large."""
@@ -205,7 +222,13 @@ class Draft:
             self._secret_versions.freeze(),
             self._config_versions.freeze(),
             self._stacks.finish(),
+            self._running.finish(),
         )
+
+
+def _runs(task: Task) -> bool:
+    """Whether a task runs, and shall."""
+    return task.status.state is TaskState.RUNNING and TaskState.RUNNING <= task.desired_state <= TaskState.COMPLETE
 
 
 def _version_key(object: Object | None) -> str:

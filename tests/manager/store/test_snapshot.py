@@ -215,3 +215,33 @@ def test_indexes_always_agree_with_the_objects(data: st.DataObject) -> None:
         assert again.service_by_name(name) == found
         assert isinstance(found, Service | None)
     assert seen.count("task") == len(list(seen.tasks()))
+
+
+STATES = (TaskState.PENDING, TaskState.STARTING, TaskState.RUNNING, TaskState.FAILED)
+WISHES = (TaskState.READY, TaskState.RUNNING, TaskState.COMPLETE, TaskState.SHUTDOWN)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(("t1", "t2", "t3")), st.sampled_from((*STATES, None)), st.sampled_from(WISHES)),
+        max_size=12,
+    )
+)
+def test_the_running_tasks_of_a_service_are_counted_as_they_come_and_go(
+    steps: list[tuple[str, TaskState | None, TaskState]],
+) -> None:
+    seen = Snapshot.of()
+    for version, (id, state, wish) in enumerate(steps, start=1):
+        old = seen.task(id)
+        change: Change
+        if state is None:
+            change = Delete("task", id)
+        else:
+            new = replace(a_task(id, state=state, version=old.version if old else 0), desired_state=wish)
+            change = Update(new) if old else Create(new)
+        seen = seen.with_changes([change], version=version)
+        running = [
+            t for t in seen.tasks() if t.state is TaskState.RUNNING and t.is_wanted and t.desired_state > WISHES[0]
+        ]
+        assert seen.running_of_service("web") == len(running)
+    assert seen.running_of_service("other") == 0
