@@ -59,7 +59,10 @@ class Client:
     history: History
     channels: Sequence[grpc.aio.Channel]
     random: random.Random
-    think_seconds: float = 0.02
+    think_seconds: float = 0.12
+    """On average, between two operations. Together some fifty a second: enough to fall into every moment of a fault,
+    and the managers' processor time goes to rounds rather than to calls while nothing is wrong."""
+
     _values: "count[int]" = field(default_factory=count)
 
     async def run(self, registers: Callable[[], Sequence[Register]]) -> None:

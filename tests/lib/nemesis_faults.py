@@ -16,7 +16,10 @@ Part = int
 Links = frozenset[tuple[Part, Part]]
 """(from, to): what the first sends to the second is lost."""
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.3, 2.0
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.3, 1.6
+"""Below and well above the longest patience of a follower, 0.8 s."""
+
+LONGEST_PAUSE_SECONDS = 0.6
 CLOCK_JUMPS_SECONDS = (-120.0, -5.0, -0.4, 0.4, 5.0, 120.0)
 
 
@@ -81,7 +84,8 @@ def plan(seed: int, rounds: int, managers: int, *, kinds: frozenset[str] = froze
         if source.random() < 0.3:
             faults.append(_fault(source, managers, kinds))
         seconds = source.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)
-        planned.append(Round(number, tuple(faults), round(seconds, 3), round(source.uniform(0.0, 1.0), 3)))
+        pause_seconds = source.uniform(0.0, LONGEST_PAUSE_SECONDS)
+        planned.append(Round(number, tuple(faults), round(seconds, 3), round(pause_seconds, 3)))
     return planned
 
 
