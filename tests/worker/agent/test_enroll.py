@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from lib.builders import FakeClock
 from lib.ca_manager import CAManager
 from lib.cluster_ca import DAY, ClusterCA
@@ -64,6 +65,19 @@ async def test_the_token_decides_the_role(manager: CAManager, paths: NodePaths, 
     assert node is not None
     assert (node.role, node.spec.role, node.spec.availability) == (role, role, Availability.DRAIN)
     assert node.status.addr == "10.0.0.9"
+
+
+async def test_swarm_mistake_55_a_changed_lifetime_of_certificates_holds_from_the_next_one_on(
+    manager: CAManager, paths: NodePaths
+):
+    cluster = manager.store.view.cluster
+    assert cluster is not None
+    changed = replace(cluster, spec=replace(cluster.spec, node_cert_expiry_seconds=7200.0))
+    await manager.writer.update(lambda seen: Plan((Update(changed),)))
+    await enroll(paths, _options(manager), SYSTEM_CLOCK)
+    _, certificate, _ = read_certificates(paths.certificates.with_name("certificates.new"))
+    lasts = x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp() - SYSTEM_CLOCK.now()
+    assert 7000 < lasts <= 7200
 
 
 async def test_a_rotated_token_is_refused_and_logged_with_the_peer(
