@@ -4,7 +4,7 @@ from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lib.builders import a_service_spec
+from lib.builders import a_service_spec, counting_ids
 from lib.world import World
 from msgspec.structs import replace
 
@@ -93,7 +93,7 @@ class Watched:
         for n in range(FIXPOINT_ROUNDS):
             service = seen.service_by_name("web")
             assert service is not None
-            plan = reconcile(seen, service, now=world.clock.now(), new_id=lambda n=n: f"again{n}.{len(created)}")
+            plan = reconcile(seen, service, now=world.clock.now(), new_id=counting_ids(f"again{n}.").__next__)
             if not plan.changes:
                 return
             for change in plan.changes:
