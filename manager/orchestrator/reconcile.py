@@ -54,6 +54,8 @@ class _Pass:
         self.tasks = dict(self.stored)
         self.table = SlotTable(service, self.stored.values())
         self.created: dict[str, Task] = {}
+        # Whether a task must leave depends on its node and its spec: found out once for all that share them.
+        self.leaving: dict[tuple[str, int], str] = {}
         self.service_after = service
         self.extra: list[Change] = []
         self.moments: list[float] = []
@@ -88,18 +90,26 @@ class _Pass:
         for slot in self._slots().values():
             # A move gives the slot another task first.
             reasons = {t.id: why for t in slot.live if (why := self._reason_to_leave(t)) and not self._is_moved(t)}
+            if not reasons:
+                continue
             for task in slot.live:
                 if task.id in reasons:
                     self._desire(task, TaskState.SHUTDOWN, reasons[task.id])
             # In the middle of an update a slot has two tasks, and both may be lost at once.
-            if reasons and len(reasons) == len(slot.live) and self.service.spec.mode.global_mode is None:
+            if len(reasons) == len(slot.live) and self.service.spec.mode.global_mode is None:
                 why = reasons[slot.live[-1].id]
                 self._replace(slot, after_loss(self.policy, now=self.now, why=why))
 
     def _reason_to_leave(self, task: Task) -> str:
-        revision = self.seen.revision_of(task)
-        template = revision.task_template if revision is not None else self.service.spec.task_template
-        return reason_to_leave(task, self.seen.node(task.node_id), template.placement)
+        place = (task.node_id, task.spec_version)
+        why = self.leaving.get(place)
+        if why is None:
+            revision = self.seen.revision_of(task)
+            template = revision.task_template if revision is not None else self.service.spec.task_template
+            why = reason_to_leave(task, self.seen.node(task.node_id), template.placement)
+            if task.node_id:
+                self.leaving[place] = why
+        return why
 
     def _is_moved(self, task: Task) -> bool:
         is_replicated = self.service.spec.mode.replicated is not None
@@ -107,6 +117,8 @@ class _Pass:
 
     def _bury_and_restart(self) -> None:
         for slot in self._slots().values():
+            if len(slot.live) == len(slot.tasks):
+                continue
             dead = [t for t in slot.tasks if t.is_wanted and t.state.is_terminal]
             for task in dead:
                 self._desire(task, TaskState.SHUTDOWN, "it has ended")
@@ -230,6 +242,8 @@ class _Pass:
         if step.service.spec_version != self.service.spec_version:
             return  # a rollback has just begun: the next decision works with its spec
         for slot in self._slots().values():
+            if len(slot.live) < 2:
+                continue
             for task in superseded(self.seen, self.service, slot):
                 self._desire(task, TaskState.SHUTDOWN, f"the task of spec version {self.service.spec_version} runs")
             for task in in_the_way(self.seen, self.service, slot):

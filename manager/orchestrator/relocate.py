@@ -37,7 +37,10 @@ def decide_moves(seen: Snapshot, service: Service, slots: Mapping[SlotKey, Slot]
     unmark: list[Task] = []
     moments: list[float] = []
     waiting: list[tuple[Slot, str]] = []
+    drained = {node.id for node in seen.nodes() if is_drained(node)}
     for slot in slots.values():
+        if not slot.live or (len(slot.live) == 1 and slot.live[0].move is None and slot.live[0].node_id not in drained):
+            continue
         leaving = {t.id: why for t in slot.live if (why := reason_to_move(seen, t, now=now))}
         if not leaving:
             stop += [(task, "its slot has another running task") for task in _surplus(slot)]

@@ -5,7 +5,6 @@ update puts a new task into the same slot.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cached_property
 
 from msgspec import Struct
 
@@ -18,29 +17,32 @@ NewId = Callable[[], str]
 """Where the ids of new tasks come from."""
 
 
-class Slot(Struct, frozen=True, dict=True):
-    """The tasks of one slot, oldest first. (`dict`: what is asked of a slot again and again is found out once.)"""
+class Slot(Struct, frozen=True):
+    """The tasks of one slot, oldest first; made by `slot_of`. Those that are wanted and not dead are `live`."""
 
     key: SlotKey
     tasks: tuple[Task, ...]
+    live: tuple[Task, ...]
+    is_running: bool
 
     @property
     def newest(self) -> Task:
         return self.tasks[-1]
 
-    @cached_property
-    def live(self) -> tuple[Task, ...]:
-        """Tasks that are wanted and not dead: they fill the slot."""
-        return tuple([t for t in self.tasks if t.is_live])
-
-    @cached_property
-    def is_running(self) -> bool:
-        return any(t.state is TaskState.RUNNING for t in self.live)
-
     @property
     def is_kept(self) -> bool:
         """Whether the slot still belongs to the service: not all its tasks are to be removed."""
-        return any(t.desired_state < TaskState.REMOVE for t in self.tasks)
+        return bool(self.live) or any(t.desired_state < TaskState.REMOVE for t in self.tasks)
+
+
+def slot_of(key: SlotKey, tasks: tuple[Task, ...]) -> Slot:
+    """Return the slot that holds `tasks`, oldest first."""
+    if len(tasks) == 1:
+        # Nearly every slot, and there are thousands.
+        live: tuple[Task, ...] = tasks if tasks[0].is_live else ()
+    else:
+        live = tuple([t for t in tasks if t.is_live])
+    return Slot(key, tasks, live, any(t.status.state is TaskState.RUNNING for t in live))
 
 
 def slot_key(service: Service, task: Task) -> SlotKey:
@@ -80,22 +82,22 @@ class SlotTable:
     def slots(self) -> Mapping[SlotKey, Slot]:
         """The kept slots by key, in ascending order: as they are now, whatever is put in later."""
         if self._changed:
-            made = {key: _slot(key, self._members[key].values()) for key in self._changed}
+            found = dict(self._slots)
+            for key in self._changed:
+                slot = slot_of(key, _by_age(self._members[key].values()))
+                if slot.is_kept:
+                    found[key] = slot
+                else:
+                    found.pop(key, None)
             self._changed = set()
-            found = {**self._slots, **{key: slot for key, slot in made.items() if slot.is_kept}}
-            for key in [key for key, slot in made.items() if not slot.is_kept]:
-                found.pop(key, None)
             if found.keys() != self._slots.keys():
-                found = {key: found[key] for key in sorted(found, key=_order)}
+                # All of one kind: numbers, or the ids of nodes.
+                found = {key: found[key] for key in sorted(found)}
             self._slots = found
         return self._slots
 
 
-def _slot(key: SlotKey, members: Collection[Task]) -> Slot:
-    if len(members) == 1:
-        return Slot(key, tuple(members))
-    return Slot(key, tuple(sorted(members, key=lambda t: (t.created_at, t.version, t.id))))
-
-
-def _order(key: SlotKey) -> tuple[int, str]:
-    return (key, "") if isinstance(key, int) else (0, key)
+def _by_age(tasks: Collection[Task]) -> tuple[Task, ...]:
+    if len(tasks) == 1:
+        return tuple(tasks)
+    return tuple(sorted(tasks, key=lambda t: (t.created_at, t.version, t.id)))

@@ -38,7 +38,8 @@ class UpdateStep(Struct, frozen=True):
 def decide_update(seen: Snapshot, service: Service, slots: Mapping[SlotKey, Slot], *, now: float) -> UpdateStep:
     """Return the next step; an empty one when every slot is up to date or the update is paused."""
     state = service.update_status.state
-    dirty = [slot for slot in slots.values() if _needs_new_task(seen, service, slot)]
+    must_be_replaced = _Outdated(seen, service)
+    dirty = [slot for slot in slots.values() if _needs_new_task(service, slot, must_be_replaced)]
     if not dirty and state is UpdateState.UNSET and _holds_older_tasks(service, slots):
         done = _with_status(service, UpdateState.COMPLETED, now, "no task had to be replaced")
         return UpdateStep(done, why="every task fits the new spec")
@@ -64,7 +65,7 @@ def _is_too_much(progress: Progress, config: UpdateConfig) -> bool:
     return len(progress.broken) / max(1, whole) > config.max_failure_ratio
 
 
-def _needs_new_task(seen: Snapshot, service: Service, slot: Slot) -> bool:
+def _needs_new_task(service: Service, slot: Slot, must_be_replaced: "_Outdated") -> bool:
     """Whether a slot holds outdated tasks only: no new one yet, and none that a rollback may simply keep.
 
     A numbered slot without a live task was given up by the restart policy: another spec is another chance. (A global
@@ -72,7 +73,7 @@ def _needs_new_task(seen: Snapshot, service: Service, slot: Slot) -> bool:
     """
     if not slot.live:
         return isinstance(slot.key, int) and slot.newest.spec_version < service.spec_version
-    return all(is_dirty(seen, service, task) for task in slot.live)
+    return all(must_be_replaced(task) for task in slot.live)
 
 
 def _holds_older_tasks(service: Service, slots: Mapping[SlotKey, Slot]) -> bool:
@@ -89,7 +90,8 @@ def superseded(seen: Snapshot, service: Service, slot: Slot) -> tuple[Task, ...]
     running = [t for t in slot.live if t.state is TaskState.RUNNING]
     if any(t.spec_version == service.spec_version for t in running):
         return tuple(t for t in slot.live if t.spec_version < service.spec_version)
-    outdated = tuple(t for t in slot.live if is_dirty(seen, service, t))
+    must_be_replaced = _Outdated(seen, service)
+    outdated = tuple(t for t in slot.live if must_be_replaced(t))
     return outdated if any(t not in outdated for t in running) else ()
 
 
@@ -98,23 +100,44 @@ def update_config(service: Service) -> UpdateConfig:
     return service.spec.rollback_config if rolls_back else service.spec.update_config
 
 
-def is_dirty(seen: Snapshot, service: Service, task: Task) -> bool:
+class _Outdated:
     """Whether a live task must be replaced for the service's present spec.
 
     A change of placement alone restarts nothing that still fits where it is (swarm mistake 37), nor does a new version
-    of a file that is replaced in place.
+    of a file that is replaced in place. Found out once for each earlier spec, and for each node.
     """
-    if task.spec_version == service.spec_version:
-        return False
-    old = seen.revision_of(task)
-    if old is None or old.ports != service.ports:
-        return True
-    template = service.spec.task_template
-    held = with_files_of(old.task_template, template)
-    if replace(held, placement=Placement()) != replace(template, placement=Placement()):
-        return True
-    node = seen.node(task.node_id)
-    return node is not None and not satisfies(node, template.placement.constraints)
+
+    def __init__(self, seen: Snapshot, service: Service) -> None:
+        self._seen = seen
+        self._service = service
+        self._specs: dict[int, bool] = {}
+        self._nodes: dict[str, bool] = {}
+
+    def __call__(self, task: Task) -> bool:
+        version = task.spec_version
+        if version == self._service.spec_version:
+            return False
+        is_other = self._specs.get(version)
+        if is_other is None:
+            is_other = self._specs[version] = self._is_other_spec(task)
+        if is_other:
+            return True
+        is_unfit = self._nodes.get(task.node_id)
+        if is_unfit is None:
+            is_unfit = self._nodes[task.node_id] = self._is_unfit(task.node_id)
+        return is_unfit
+
+    def _is_other_spec(self, task: Task) -> bool:
+        old = self._seen.revision_of(task)
+        if old is None or old.ports != self._service.ports:
+            return True
+        template = self._service.spec.task_template
+        held = with_files_of(old.task_template, template)
+        return replace(held, placement=Placement()) != replace(template, placement=Placement())
+
+    def _is_unfit(self, node_id: str) -> bool:
+        node = self._seen.node(node_id)
+        return node is not None and not satisfies(node, self._service.spec.task_template.placement.constraints)
 
 
 def _index(seen: Snapshot, service: Service) -> str:

@@ -51,6 +51,7 @@ def progress_of(
     broken: list[Task] = []
     moments: list[float] = []
     settled = proven = idle = lapsed = 0
+    proven_at = 0.0
     for slot in taken:
         culprit = _broken_task(service, slot, config, now)
         fresh = [t for t in slot.live if t.spec_version == service.spec_version]
@@ -62,7 +63,10 @@ def progress_of(
         elif running_at is not None:
             settled += running_at + config.delay_seconds <= now
             proven += running_at + config.monitor_seconds <= now
-            moments += [running_at + config.delay_seconds, running_at + config.monitor_seconds]
+            moments.append(running_at + config.delay_seconds)
+            # The last of them alone: an update is complete, and a canary step over, when all are proven. To look again
+            # at each of thousands would be to look all the time.
+            proven_at = max(proven_at, running_at + config.monitor_seconds)
         elif not slot.live:
             settled += 1
             idle += 1
@@ -71,7 +75,7 @@ def progress_of(
             lapsed += not has_ended
         if culprit is None and config.progress_deadline_seconds:
             moments += [t.created_at + config.progress_deadline_seconds for t in fresh if t.state < TaskState.RUNNING]
-    later = tuple(moment for moment in moments if moment > now)
+    later = tuple(moment for moment in (*moments, proven_at) if moment > now)
     return Progress(len(taken) + len(dirty), len(taken), settled, idle, lapsed, proven, tuple(broken), later)
 
 

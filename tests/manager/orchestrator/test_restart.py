@@ -5,7 +5,7 @@ from lib.builders import a_service, a_task
 from msgspec.structs import replace
 
 from pyswarm.manager.orchestrator.restart import after_death, delay_of
-from pyswarm.manager.orchestrator.slots import Slot
+from pyswarm.manager.orchestrator.slots import slot_of
 from pyswarm.proto.model.objects import Task, TaskStatus
 from pyswarm.proto.model.spec import RestartPolicy
 from pyswarm.proto.model.states import RestartCondition, TaskState
@@ -22,7 +22,7 @@ def dead(number: int, *, at: float, ran: float = 1.0, state: TaskState = TaskSta
 def waits(policy: RestartPolicy, *tasks: Task) -> float | None:
     """How long after the last one's death the next task starts."""
     last = tasks[-1]
-    verdict = after_death(Slot(1, tasks), last, policy, now=last.status.timestamp)
+    verdict = after_death(slot_of(1, tasks), last, policy, now=last.status.timestamp)
     return None if verdict.start_after is None else verdict.start_after - last.status.timestamp
 
 
@@ -61,8 +61,8 @@ def test_a_delay_longer_than_the_limit_stays_what_it_is():
 def test_a_new_leader_goes_on_with_a_delay_that_has_begun():
     """Swarm mistake 23: it is counted from the death, not from when somebody looked."""
     task = dead(1, at=1000.0)
-    assert after_death(Slot(1, (task,)), task, RestartPolicy(), now=1003.0).start_after == 1005.0
-    assert after_death(Slot(1, (task,)), task, RestartPolicy(), now=1009.0).start_after == 1009.0
+    assert after_death(slot_of(1, (task,)), task, RestartPolicy(), now=1003.0).start_after == 1005.0
+    assert after_death(slot_of(1, (task,)), task, RestartPolicy(), now=1009.0).start_after == 1009.0
 
 
 @pytest.mark.parametrize(
