@@ -53,6 +53,10 @@ REPORT_ATTEMPTS = 50
 STREAMS_IN_A_TURN = 8
 """Assignment streams that look at once: a commit may concern all nodes, and heartbeats must be answered meanwhile."""
 
+ASSIGNMENTS_PER_SECOND_MAX = 2_000
+"""Messages of all assignment streams together, after the first on each: tasks that are placed one after the other on
+thousands of nodes travel together, as many as go to one node."""
+
 Call = tuple[list[Report], asyncio.Future[None]]
 """The reports of one call, and what tells that they are committed."""
 
@@ -156,6 +160,11 @@ class DispatcherEdge:
         """Have `woken` set whenever managers or roles change; return what undoes it."""
         self._about_nodes.add(woken)
         return lambda: self._about_nodes.discard(woken)
+
+    @property
+    def assignments_apart_seconds(self) -> float:
+        """How long after a message the next one to the same node may leave."""
+        return len(self._by_node) / ASSIGNMENTS_PER_SECOND_MAX
 
     def check_caller(self, caller: Caller) -> None:
         """Raise PermissionDenied for one that the gate would not admit any more, whose stream goes on."""
@@ -318,6 +327,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
                 if message is not None:
                     sequence += 1
                     yield message
+                    await asyncio.sleep(edge.assignments_apart_seconds)
                 await woken.wait()
         finally:
             for stop in stops:

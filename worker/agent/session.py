@@ -59,6 +59,10 @@ cluster whose agents all come back opens so many a second, and to ask anew only 
 
 RPC_SECONDS = 5.0
 
+REPORTS_APART_SECONDS_MAX = 2.0
+"""After a report the next one waits for as long as the managers took to answer, up to this: when thousands of agents
+have something to tell at once, each of them tells more at a time."""
+
 REPORT_SECONDS = 60.0
 """How long reports may take to be written: what is slow may be the disk, and whether the line is is for heartbeats to
 find out. To open another session would only have everything reported again."""
@@ -99,6 +103,8 @@ class Sessions:
         self._heard_at = 0.0
         """When the managers last answered, on the loop's clock."""
         self._first_message_seconds = FIRST_MESSAGE_SECONDS
+        self._told_at = 0.0
+        """When anything last came from the managers, on the loop's clock."""
         self._unanswered = 0
         """Heartbeats that were not answered since one last was in good time."""
 
@@ -171,6 +177,7 @@ class Sessions:
             group.create_task(self._assignments(stub), name="assignments")
             group.create_task(self._reports(stub), name="reports")
             async for message in messages:
+                self._told_at = asyncio.get_running_loop().time()
                 await self._on_message(message)
             raise SessionEnded("the manager ended the session")
 
@@ -188,7 +195,7 @@ class Sessions:
             self._is_heard(await self._answer(answers))
 
     def _is_heard(self, period_seconds: float) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._told_at = asyncio.get_running_loop().time()
         self._period_seconds = period_seconds or self._period_seconds
 
     async def _answer(self, answers: AsyncIterator[pb.HeartbeatResponse]) -> float:
@@ -198,7 +205,7 @@ class Sessions:
         deadline = min(least * (1 + self._unanswered), most)
         began = asyncio.get_running_loop().time()
         try:
-            answer = await _within(deadline, answers)
+            answer = await _within(deadline, answers, lambda: self._told_at)
         except StopAsyncIteration as error:
             raise SessionEnded("the manager ended the heartbeats") from error
         except TimeoutError as error:
@@ -214,6 +221,7 @@ class Sessions:
     async def _assignments(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub") -> None:
         sequence = 0
         async for message in stub.Assignments(pb.AssignmentsRequest(session_id=self._session_id)):
+            self._told_at = asyncio.get_running_loop().time()
             assignments = [_accepted(update) for update in message.update]
             payloads = {payload.id: payload.data for payload in message.payloads}
             if message.type == pb.AssignmentsMessage.COMPLETE:
@@ -237,11 +245,13 @@ class Sessions:
             taken = await self._reporter.take()
             try:
                 message = _reports_message(self._session_id, taken)
+                began = asyncio.get_running_loop().time()
                 answer = await stub.UpdateTaskStatus(message, timeout=REPORT_SECONDS)
                 self._is_heard(answer.period_seconds)
             except BaseException:
                 self._reporter.give_back(taken)
                 raise
+            await asyncio.sleep(min(self._heard_at - began, REPORTS_APART_SECONDS_MAX))
 
 
 def _patience(attempts_in_vain: int) -> float:
@@ -249,24 +259,29 @@ def _patience(attempts_in_vain: int) -> float:
     return min(FIRST_MESSAGE_SECONDS * 2.0 ** min(attempts_in_vain, 8), FIRST_MESSAGE_SECONDS_MAX)
 
 
-async def _within(seconds: float, source: AsyncIterator[T]) -> T:
-    """Return the next item of `source`; raise TimeoutError when there is none while this process ran for so long."""
+async def _within(seconds: float, source: AsyncIterator[T], told_at: Callable[[], float]) -> T:
+    """Return the next item of `source`; raise TimeoutError when there is none while this process ran for so long.
+
+    `told_at` is when anything else last came the same way: while that goes on it is not the line that is slow.
+    """
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle
 
-    def wait_from_now() -> asyncio.TimerHandle:
-        due = loop.time() + seconds
+    def wait_from(moment: float) -> asyncio.TimerHandle:
+        due = moment + seconds
         return loop.call_at(due, expire, due)
 
     def expire(due: float) -> None:
         nonlocal timer
-        if loop.time() < due + STARVED_SECONDS:
-            limit.reschedule(due)
+        if loop.time() >= due + STARVED_SECONDS:
+            timer = wait_from(loop.time())
+        elif told_at() > due - seconds:
+            timer = wait_from(told_at())
         else:
-            timer = wait_from_now()
+            limit.reschedule(due)
 
     async with asyncio.timeout(None) as limit:
-        timer = wait_from_now()
+        timer = wait_from(loop.time())
         try:
             return await anext(source)
         finally:

@@ -164,3 +164,17 @@ async def test_a_report_overtaken_by_another_change_of_its_task_is_folded_anew(
     monkeypatch.setattr(leader.writer, "write_batch", overtaken_once)
     await leader.report(TaskState.RUNNING, *TASK_IDS)
     assert leader.states() == {TaskState.RUNNING}
+
+
+async def test_tasks_placed_one_after_the_other_on_a_node_of_a_large_cluster_travel_together(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "ASSIGNMENTS_PER_SECOND_MAX", 10)  # one node: a tenth of a second apart
+    request = pb.AssignmentsRequest(session_id=leader.session_id)
+    messages = leader.servicer.Assignments(request, None)
+    assert len((await anext(messages)).update) == TASKS
+    following = asyncio.ensure_future(anext(messages))
+    for number in range(5):
+        await leader.write(Create(a_task(f"new{number}", service=WEB, node="n1", state=TaskState.ASSIGNED, version=0)))
+    assert len((await following).update) == 5
+    await messages.aclose()

@@ -8,6 +8,7 @@ from typing import Any, cast
 import grpc.aio
 import pytest
 from lib.scale.tasks import Payloads
+from lib.sim.virtual_time import VirtualLoop
 
 from pyswarm.proto.entropy import SYSTEM_ENTROPY
 from pyswarm.proto.model.objects import NodeDescription, TaskStatus
@@ -176,8 +177,38 @@ async def test_an_agent_that_did_not_run_itself_blames_nobody_and_waits_anew():
         loop.call_soon(answered.set)
 
     loop.call_soon(hold_up)
-    assert await module._within(0.1, answers()) == "answer"
+    assert await module._within(0.1, answers(), lambda: 0.0) == "answer"
 
 
 def test_an_agent_is_the_more_patient_the_more_attempts_were_in_vain():
     assert [module._patience(attempts) for attempts in (0, 1, 2, 3, 50)] == [5.0, 10.0, 20.0, 40.0, 40.0]
+
+
+def test_a_manager_that_tells_other_things_meanwhile_is_slow_and_its_line_is_sound():
+    """Were it left for another one, it and the next had one more handshake and session to pay for."""
+    loop = VirtualLoop()
+    told: list[float] = []
+
+    async def answers() -> AsyncIterator[str]:
+        for _ in range(4):
+            await at(loop.time() + 0.9)
+            told.append(loop.time())
+        await at(loop.time() + 0.9)
+        yield "answer"
+
+    async def silence() -> AsyncIterator[str]:
+        await at(loop.time() + 1.1)
+        yield "too late"
+
+    async def at(moment: float) -> None:
+        come = loop.create_future()
+        loop.call_at(moment, come.set_result, None)
+        await come
+
+    async def story() -> None:
+        assert await module._within(1.0, answers(), lambda: max(told, default=0.0)) == "answer"
+        with pytest.raises(TimeoutError):
+            await module._within(1.0, silence(), lambda: max(told, default=0.0))
+
+    loop.run_until_complete(story())
+    loop.close()
