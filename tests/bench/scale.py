@@ -37,13 +37,20 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, help="in all (30 an agent)")
     parser.add_argument("--rest", type=float, default=20.0, help="seconds in which nothing is asked of the cluster")
     parser.add_argument("--failing", type=float, default=60.0, help="seconds in which nodes die")
+    parser.add_argument("--patience", type=float, default=900.0, help="seconds that a phase may take at most")
     parser.add_argument("--keep", type=Path, help="leave the managers' files and logs in this new folder")
     chosen = parser.parse_args()
     sizes = (chosen.agents,) if chosen.agents else SIZES
     grown: list[dict[str, Any]] = []
     for agents in sizes:
         tasks = chosen.tasks or agents * TASKS_PER_AGENT
-        size = Size(agents, tasks, rest_seconds=chosen.rest, failing_seconds=chosen.failing)
+        size = Size(
+            agents,
+            tasks,
+            rest_seconds=chosen.rest,
+            failing_seconds=chosen.failing,
+            patience_seconds=chosen.patience,
+        )
         with _folder(chosen.keep, agents) as directory:
             grown.append(asyncio.run(measure(size, directory)))
     last = grown[-1]

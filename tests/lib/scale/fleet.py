@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-AGENTS_PER_PROCESS = 1_250
+AGENTS_PER_PROCESS = 500
 LOOK_SECONDS = 0.25
 LINE_BYTES_MAX = 64 * 1024 * 1024
 PROCESS = Path(__file__).with_name("agents.py")
@@ -24,6 +25,7 @@ class Fleet:
     _processes: list[asyncio.subprocess.Process] = field(default_factory=list)
 
     async def launch(self, processes: int) -> None:
+        paths = [str(PROCESS.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         for _ in range(processes):
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -31,7 +33,7 @@ class Fleet:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=LINE_BYTES_MAX,
-                env={"PYTHONPATH": str(PROCESS.parents[2])},
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             )
             self._processes.append(process)
 
