@@ -163,6 +163,7 @@ class RaftEngine:
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="raft-snapshot")
         self._settings = settings
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self._entropy = entropy
         self._proposals = Proposals(settings.entry_bytes_max, settings.entry_proposals_max, settings.rules)
         self._reads = Reads(settings.rules)
@@ -184,6 +185,8 @@ class RaftEngine:
         self._news: asyncio.TimerHandle | None = None
         self._is_flushing = False
         self._must_tick = True
+        self._may_propose = False
+        """Whether it was looked, since the last step, that this member leads and hears a majority."""
         self._installing: asyncio.Future[None] | None = None
         self._is_handing_over = False
         self._snapshot_retry_index = 0
@@ -245,7 +248,7 @@ class RaftEngine:
 
     async def run(self) -> None:
         """Take part until `close`; owns every task. Raises what broke when this member had to stop."""
-        self._stopped = asyncio.get_running_loop().create_future()
+        self._stopped = self._loop.create_future()
         if self._is_closed:
             return
         try:
@@ -297,9 +300,9 @@ class RaftEngine:
         await self._disk.drain()
         await self._job.settle()
         if self._fault is None and self._journal.is_staged:
-            await asyncio.get_running_loop().run_in_executor(self._disk, self._write, self._journal.take())
+            await self._loop.run_in_executor(self._disk, self._write, self._journal.take())
         self._guard.destroy()
-        await asyncio.get_running_loop().run_in_executor(self._disk, self._state.wal.close)
+        await self._loop.run_in_executor(self._disk, self._state.wal.close)
         self._disk.shutdown(wait=False)
         self._beside.shutdown(wait=False)
 
@@ -334,17 +337,18 @@ class RaftEngine:
 
     def _schedule_pump(self) -> None:
         if self._pump_handle is None and not self.is_down:
-            self._pump_handle = asyncio.get_running_loop().call_soon(self._pump)
+            self._pump_handle = self._loop.call_soon(self._pump)
 
     def _keep_time(self) -> None:
         if self.is_down:
             return
-        self._timer = asyncio.get_running_loop().call_later(self._settings.heartbeat_seconds / 2, self._keep_time)
+        self._timer = self._loop.call_later(self._settings.heartbeat_seconds / 2, self._keep_time)
         self._proposals.expire(self._clock.monotonic())
         self.wake()
 
     def _pump(self) -> None:
         self._pump_handle = None
+        self._may_propose = False
         if self.is_down:
             return
         try:
@@ -352,6 +356,7 @@ class RaftEngine:
                 # Only proposals have come. They enter the log and leave; all else has been seen to.
                 self._submit_waiting()
                 self._start_flush()
+                self._transport.flush()
                 return
             self._must_tick = False
             self._guard.tick(self._clock.monotonic())
@@ -363,6 +368,7 @@ class RaftEngine:
             self._reads.begin(self._guard)
             self._check_members()
             self._start_flush()
+            self._transport.flush()
             self._start_snapshot()
             self._tell()
             self._plan_news()
@@ -371,7 +377,7 @@ class RaftEngine:
 
     def _plan_news(self) -> None:
         if self._news is None and self._guard.has_news:
-            self._news = asyncio.get_running_loop().call_later(COMMIT_NEWS_SECONDS * 1.1, self._tell_news)
+            self._news = self._loop.call_later(COMMIT_NEWS_SECONDS * 1.1, self._tell_news)
 
     def _tell_news(self) -> None:
         self._news = None
@@ -410,6 +416,7 @@ class RaftEngine:
 
     def _on_state_changed(self, _old: int, new: int) -> None:
         self._role = _ROLES[new]
+        self._may_propose = False
         self._guard.state_changed(new)
         self._roster.leadership_changed()
         if new == LEADER:
@@ -433,13 +440,13 @@ class RaftEngine:
 
     def _tell(self) -> None:
         """Let everybody know what has become of it: leadership and reads."""
-        now = self._clock.monotonic()
         is_leader = self._core.is_leader
-        leader = self._self if is_leader else self._leader_elsewhere(now)
+        leader = self._self if is_leader else self._leader_elsewhere(self._clock.monotonic())
         is_ready = is_leader and self._core.raftLastApplied >= self._barrier_index
         if self._board.post(Leadership(self._guard.term, leader, is_leader, is_ready)):
             log.info("leadership", term=self._guard.term, leader=leader.node_id if leader else "", ready=is_ready)
-        self._reads.settle(confirmed=self._guard.confirmed_round if is_leader else 0, applied=self.applied_index)
+        if self._reads.are_waiting:
+            self._reads.settle(confirmed=self._guard.confirmed_round if is_leader else 0, applied=self.applied_index)
 
     # -- the disk
 
@@ -469,6 +476,7 @@ class RaftEngine:
         try:
             self._guard.durable(self._clock.monotonic())
             self._start_flush()
+            self._transport.flush()
         except Exception as failure:  # noqa: BLE001 - see _pump
             self._fail(failure)
             return
@@ -494,14 +502,12 @@ class RaftEngine:
     def _snapshot_written(self, header: SnapshotHeader) -> None:
         self._state.snapshot_taken(header)
         # The core cuts its log right after this; the files follow when it has.
-        asyncio.get_running_loop().call_soon(self._remove_segments)
+        self._loop.call_soon(self._remove_segments)
 
     def _remove_segments(self) -> None:
         if not self.is_down:
             self._state.bytes_at_snapshot = self._journal.bytes
-            removal = asyncio.get_running_loop().run_in_executor(
-                self._disk, self._state.remove_covered, self._journal.first_index
-            )
+            removal = self._loop.run_in_executor(self._disk, self._state.remove_covered, self._journal.first_index)
             removal.add_done_callback(self._removed)
 
     def _removed(self, done: "asyncio.Future[None]") -> None:
@@ -514,8 +520,7 @@ class RaftEngine:
         return self._state.header is not None and self._self.raft_id in self._state.members.present()
 
     def install(self, header: SnapshotHeader, writer: SnapshotWriter) -> None:
-        loop = asyncio.get_running_loop()
-        self._installing = loop.run_in_executor(self._beside, self._state.restore_received, header, writer)
+        self._installing = self._loop.run_in_executor(self._beside, self._state.restore_received, header, writer)
         self._installing.add_done_callback(lambda done: self._installed(done, header))
 
     def _installed(self, done: "asyncio.Future[None]", header: SnapshotHeader) -> None:
@@ -654,13 +659,15 @@ class RaftEngine:
                 f"a write of {len(payload)} bytes exceeds the limit of {self._settings.payload_bytes_max}",
                 remedy="Split it into several writes.",
             )
-        self.must_have_quorum()
+        if self.is_down or not self._may_propose:
+            self.must_have_quorum()
+            self._may_propose = True
         if len(self._proposals.waiting) >= self._settings.proposals_max:
             raise Unavailable("too many writes are waiting", remedy="The managers are overloaded: try again later.")
-        outcome: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-        proposal = Proposal(payload, outcome, self._clock.monotonic() + timeout_seconds)
-        self._proposals.waiting.append(proposal)
-        self._schedule_pump()
+        outcome: asyncio.Future[tuple[int, bytes]] = self._loop.create_future()
+        self._proposals.waiting.append(Proposal(payload, outcome, self._clock.monotonic() + timeout_seconds))
+        if self._pump_handle is None:
+            self._schedule_pump()
         try:
             return await outcome
         finally:
@@ -703,7 +710,7 @@ class RaftEngine:
         if self.is_down:
             raise self._why_down()
         try:
-            await asyncio.get_running_loop().run_in_executor(self._disk, self._state.rotate_key)
+            await self._loop.run_in_executor(self._disk, self._state.rotate_key)
         except OSError as error:
             # Which of the keys is on the disk is not known: nothing may be sealed any more.
             self._fail(

@@ -33,6 +33,10 @@ class Reads:
     rules: Rules = ALL_RULES
     _open: list[Read] = field(default_factory=list)
 
+    @property
+    def are_waiting(self) -> bool:
+        return bool(self._open)
+
     def add(self) -> Read:
         """Raises Unavailable."""
         if len(self._open) >= READS_MAX:

@@ -88,6 +88,8 @@ class TlsTransport:
         self._handler = handler
         self._entropy = entropy
         self._peers: dict[str, _Peer] = {}
+        self._unwritten: list[_Peer] = []
+        """Who was sent something in this step of the loop."""
         self._strangers: set[str] = set()
         self._accepted: set[_Incoming] = set()
         self._listener: socket.socket | None = None
@@ -159,6 +161,22 @@ class TlsTransport:
         peer = self._peers.get(raft_id)
         if peer is not None:
             peer.send(message)
+
+    def flush(self) -> None:
+        """Write what was sent in this step of the loop; what nobody flushes is written in the next one.
+
+        Together and last: a write wakes the other side, which takes the processor from what is still to be done here,
+        and costs more than the frame itself.
+        """
+        peers, self._unwritten = self._unwritten, []
+        for peer in peers:
+            peer.write_frames()
+
+    def flush_later(self, peer: "_Peer") -> None:
+        """`peer` has something to write."""
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._unwritten.append(peer)
 
     def add_peer(self, member: Member) -> None:
         """Keep a link to `member` from now on."""
@@ -369,7 +387,7 @@ class _Peer:
         self.is_stopped = True
         if self._transport is not None:
             # What was said last (a hand-over, a farewell) still goes out.
-            self._write_frames()
+            self.write_frames()
             self._transport.close()
         if self._task is not None:
             self._task.cancel()
@@ -385,11 +403,9 @@ class _Peer:
             return
         self._frames.append(encode_frame(message))
         if len(self._frames) == 1:
-            # Together with what else is said in this step of the loop, and after it: a write wakes the other side,
-            # which takes the processor from what is still to be done here, and costs more than the frame itself.
-            asyncio.get_running_loop().call_soon(self._write_frames)
+            self._owner.flush_later(self)
 
-    def _write_frames(self) -> None:
+    def write_frames(self) -> None:
         frames, self._frames = self._frames, []
         if self._transport is not None and frames:
             self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))

@@ -139,6 +139,9 @@ class SimTransport:
         if peer is not None and peer.session is not None:
             peer.session.send(encode_frame(message))
 
+    def flush(self) -> None:
+        """What was sent is on its way already."""
+
     # -- what sessions call
 
     def greeted(self, sender: Member, receiver_raft_id: str) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from lib.raft_lab import SETTINGS, LabMember, RaftLab, caught_up, eventually, raft_lab
 from msgspec.structs import replace
 
+from pyswarm.manager.raft.codec import TermNotice
 from pyswarm.manager.raft.port import Member
 from pyswarm.proto.errors import FailedPrecondition, NotLeader, OutcomeUnknown, SwarmError, Unavailable
 
@@ -215,6 +216,30 @@ async def test_without_a_majority_nothing_is_written_and_the_leader_steps_down(t
         with pytest.raises(NotLeader):
             await leader.engine.read_barrier()
         assert leader.engine.reachable() == {leader.member.raft_id}
+
+
+async def test_a_member_that_stops_refuses_what_is_proposed_in_the_same_step(tmp_path: Path) -> None:
+    async with raft_lab(tmp_path, 1) as lab:
+        engine = (await lab.leader()).engine
+        async with asyncio.timeout(5):
+            told = await asyncio.gather(
+                engine.propose(b"before"), engine.close(), engine.propose(b"after"), return_exceptions=True
+            )
+        assert isinstance(told[2], Unavailable)
+
+
+async def test_a_deposed_leader_refuses_what_is_proposed_in_the_same_step(tmp_path: Path) -> None:
+    async with raft_lab(tmp_path, 3) as lab:
+        leader = await lab.leader()
+        other = next(m for m in lab.members if m is not leader)
+
+        async def depose() -> None:
+            leader.engine.received(other.member, TermNotice(leader.engine.leadership.term + 1))
+
+        told = await asyncio.gather(
+            leader.engine.propose(b"before"), depose(), leader.engine.propose(b"after"), return_exceptions=True
+        )
+        assert isinstance(told[2], NotLeader)
 
 
 async def test_a_member_whose_removal_would_cost_the_majority_stays(tmp_path: Path) -> None:
