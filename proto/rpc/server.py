@@ -7,7 +7,7 @@ identity from the door, compares it with the method's rule, and turns what a ser
 
 import enum
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -179,8 +179,25 @@ def build_server(
     """Return a server behind `gate`; `interceptors` (the leader forwarder) come after it. Add ports, then start it."""
     server = grpc.aio.server(interceptors=[gate, *interceptors], options=OPTIONS)
     for add in add_servicers:
-        add(server)
+        add(_FoundByName(server))
     return server
+
+
+class _FoundByName:
+    """What servicers are added to: the server, which is to find their methods by name and await calls of all at once.
+
+    Generated code also registers each method. For each registered one grpc.aio waits by a task of its own, and hands
+    all of them to `asyncio.wait` anew for every call (`_server_main_loop`, server.pyx.pxi): a manager has fifty.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service_name: str, handlers: Mapping[str, Any]) -> None:
+        """The generic handlers know them too."""
 
 
 def add_secure_port(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:

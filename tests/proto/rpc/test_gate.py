@@ -1,6 +1,7 @@
 """Who may call what is decided in front of every method, on real sockets with real TLS; refusals are logged."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,25 @@ async def test_a_caller_is_who_its_certificate_says(world: World):
     caller = world.last_caller
     assert (caller.node_id, caller.role, caller.cluster_id, caller.is_local) == ("w1", Role.WORKER, "ours", False)
     assert caller.peer.startswith("ipv4:127.0.0.1:")
+
+
+async def test_what_a_call_costs_does_not_depend_on_how_many_methods_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    waited_for: list[int] = []
+    wait = asyncio.wait
+
+    async def counting(tasks: Collection[Any], **how: Any) -> Any:
+        waited_for.append(len(tasks))
+        return await wait(tasks, **how)
+
+    async with connect(world.address, world.certificates("m2", Role.MANAGER)) as channel:
+        await info(channel)
+        monkeypatch.setattr(asyncio, "wait", counting)
+        await info(channel)
+        await info(channel)
+    assert waited_for, "the server waits for its calls in another way than this test knows"
+    assert set(waited_for) == {1}
 
 
 async def test_a_workers_certificate_cannot_call_what_is_for_managers(world: World, caplog: pytest.LogCaptureFixture):
