@@ -52,6 +52,9 @@ REST_SECONDS_MAX = 0.5
 """After a round of decisions as long a rest as they took, up to this: what happens meanwhile is decided on at once,
 and no more than half of the event loop is the decisions'."""
 
+SPENT_SECONDS_MAX = 0.1
+"""What one decision counts for in that: a longer one was taken beside the event loop."""
+
 REST_SECONDS_MIN = 0.01
 """No rest after a round that took less: small services are decided on as things happen."""
 
@@ -203,7 +206,7 @@ class LeaderLoop:
         seen, began = self._store.view, self._clock.monotonic()
         decide = partial(self._about_service, seen, service_id, dirty)
         plan = await self._aside(decide, tasks=seen.count_of_service(service_id))
-        self._spent_seconds += self._clock.monotonic() - began
+        self._spent_seconds += min(self._clock.monotonic() - began, SPENT_SECONDS_MAX)
         if await self._write_late(plan, service_id, seen) < len(plan.changes):
             # The world moved while we decided: its event may say nothing that is news, but ours must not get lost.
             dirty.services.add(service_id)

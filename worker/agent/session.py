@@ -44,9 +44,12 @@ seconds of silence beyond the period, or half a period, and the time to come bac
 HEARTBEAT_PERIODS_MAX = 0.4
 """So many periods at most, where the period is so long that this is more."""
 
-STARVED_SECONDS = 0.2
-"""A timer that is so much late says that this process did not run (it was frozen, or others had the processors): the
-answer may be here, unread, and is waited for anew."""
+STARVED_SECONDS = 0.05
+"""A timer that is so much late says that this process did not run (it was frozen, or others had the processors, or it
+did something else all the while): that is not counted as waiting, and the answer may be here, unread."""
+
+LOOK_SECONDS = 0.1
+"""How long this process waits before it looks whether it ran."""
 
 ELECTING_SECONDS = 1.0
 """How long a manager whose session has ended may take to open the next one before another is asked: it may be cut off
@@ -265,23 +268,26 @@ async def _within(seconds: float, source: AsyncIterator[T], told_at: Callable[[]
     `told_at` is when anything else last came the same way: while that goes on it is not the line that is slow.
     """
     loop = asyncio.get_running_loop()
+    looks_max = max(1, round(seconds / LOOK_SECONDS))
+    looks, since = 0, loop.time()
     timer: asyncio.TimerHandle
 
-    def wait_from(moment: float) -> asyncio.TimerHandle:
-        due = moment + seconds
-        return loop.call_at(due, expire, due)
+    def look_again() -> asyncio.TimerHandle:
+        due = loop.time() + seconds / looks_max
+        return loop.call_at(due, look, due)
 
-    def expire(due: float) -> None:
-        nonlocal timer
-        if loop.time() >= due + STARVED_SECONDS:
-            timer = wait_from(loop.time())
-        elif told_at() > due - seconds:
-            timer = wait_from(told_at())
-        else:
+    def look(due: float) -> None:
+        nonlocal timer, looks, since
+        looks += 1
+        if told_at() > since:
+            looks, since = 0, loop.time()
+        if looks >= looks_max and loop.time() < due + STARVED_SECONDS:
             limit.reschedule(due)
+        else:
+            timer = look_again()
 
     async with asyncio.timeout(None) as limit:
-        timer = wait_from(loop.time())
+        timer = look_again()
         try:
             return await anext(source)
         finally:

@@ -211,4 +211,26 @@ def test_a_manager_that_tells_other_things_meanwhile_is_slow_and_its_line_is_sou
             await module._within(1.0, silence(), lambda: max(told, default=0.0))
 
     loop.run_until_complete(story())
+    loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
+
+
+async def test_an_answer_that_came_while_the_agent_did_something_else_is_read_before_it_is_missed():
+    """The time is up at the very end of what the agent did: its timer is in time, and the answer unread."""
+    loop = asyncio.get_running_loop()
+    answered = loop.create_future()
+
+    async def answers() -> AsyncIterator[str]:
+        await answered
+        yield "answer"
+
+    def do_something_else(seconds: float) -> None:
+        until = loop.time() + seconds
+        while loop.time() < until:
+            pass
+
+    began = loop.time()
+    loop.call_soon(lambda: do_something_else(began + 0.295 - loop.time()))
+    # To read it takes some turns of the loop.
+    loop.call_later(0.31, answered.set_result, None)
+    assert await module._within(0.3, answers(), lambda: 0.0) == "answer"
