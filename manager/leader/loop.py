@@ -10,12 +10,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from msgspec.structs import replace
-
 from pyswarm.manager.leader.aside import Aside, at_once
 from pyswarm.manager.leader.placing import Placing
 from pyswarm.manager.leader.roles import change_role, next_role_change
-from pyswarm.manager.orchestrator.late import still_valid
+from pyswarm.manager.orchestrator.late import is_news, still_valid
 from pyswarm.manager.orchestrator.overcommit import relieve
 from pyswarm.manager.orchestrator.reaper import reap
 from pyswarm.manager.orchestrator.reconcile import reconcile
@@ -24,14 +22,14 @@ from pyswarm.manager.store.batch import parts
 from pyswarm.manager.store.changes import Plan
 from pyswarm.manager.store.conflict import Conflict
 from pyswarm.manager.store.snapshot import Snapshot
-from pyswarm.manager.store.store import Commit, Overrun, Store
+from pyswarm.manager.store.store import Commit, Event, Overrun, Store
 from pyswarm.manager.store.writer import Writer
 from pyswarm.proto.clock import Clock
 from pyswarm.proto.entropy import Entropy
 from pyswarm.proto.errors import NotLeader, SwarmError, Unavailable
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.model.objects import Node, Revision, Service, Task
-from pyswarm.proto.model.states import Role, TaskState
+from pyswarm.proto.model.states import Role
 
 log = get_logger(__name__)
 
@@ -80,7 +78,7 @@ class _Dirty:
             subject = event.object
             if isinstance(subject, Service):
                 self.services.add(subject.id)
-            elif isinstance(subject, Revision) or (isinstance(subject, Task) and _is_news(event.old, subject)):
+            elif isinstance(subject, Revision) or (isinstance(subject, Task) and _is_news(event)):
                 self.services.add(subject.service_id)
             elif isinstance(subject, Node):
                 self._after_node(subject, event.old, commit.snapshot)
@@ -110,20 +108,10 @@ def _as_placement_sees(node: Node) -> tuple[object, ...]:
     return (node.spec, node.role, node.status.state, node.status.addr, node.description)
 
 
-def _is_news(old: object, new: Task) -> bool:
-    """Whether a change of a task may change what is decided about its service.
-
-    How far a task has come on its way to RUNNING does not: most of what agents report says only that.
-    """
-    if not isinstance(old, Task) or old.version == new.version:
-        return True
-    if not (_is_on_its_way(old) and _is_on_its_way(new)):
-        return True
-    return replace(new, status=old.status, version=old.version, updated_at=old.updated_at) != old
-
-
-def _is_on_its_way(task: Task) -> bool:
-    return TaskState.ASSIGNED <= task.state <= TaskState.STARTING
+def _is_news(event: Event) -> bool:
+    """Whether what happened to a task may change what is decided about its service."""
+    old, new = event.old, event.object
+    return event.action != "update" or not (isinstance(old, Task) and isinstance(new, Task)) or is_news(old, new)
 
 
 class LeaderLoop:
@@ -223,7 +211,7 @@ class LeaderLoop:
             except Conflict as conflict:
                 log.debug("decision overtaken", kind=conflict.kind, id=conflict.id)
                 holding = still_valid(left, service_id, then=seen, now=self._store.view, own=own)
-                if len(holding) == len(left):
+                if holding == left:
                     break  # not a slot that moved: decided anew as a whole
                 left = holding
             else:

@@ -33,8 +33,9 @@ log = get_logger(__name__)
 MAX_IN_FLIGHT: Final = 1024
 """Writes under way at once; further ones wait their turn, within their deadline."""
 
-PARTS_IN_FLIGHT: Final = 16
-"""Parts of one batch under way at once: enough to keep the disks busy, few enough to leave others their turn."""
+PARTS_IN_FLIGHT: Final = 4
+"""Parts of one batch under way at once: enough to keep the disks busy, few enough to leave others their turn. Reads and
+writes of others wait behind all of them: with 16, for seconds, while managers and agents are short of processors."""
 
 RETRY: Final = Backoff(first_seconds=0.02, cap_seconds=0.5)
 """Between two proposals of one write whose outcome is unknown: leadership takes that long to settle."""

@@ -63,3 +63,17 @@ def test_what_is_left_of_a_removed_service_holds_task_by_task():
     deletions = tuple(Delete("task", task.id, 1) for task in TASKS.values())
     now = after(failed(TASKS[3]), version=3, seen=then)
     assert still_valid(deletions, WEB.id, then=then, now=now) == deletions[:2]
+
+
+def test_a_task_that_came_further_on_its_way_is_changed_as_it_is_now():
+    new = a_task("new", service=WEB, slot=4, node="n1", state=TaskState.PREPARING)
+    new = replace(new, desired_state=TaskState.READY)
+    then = Snapshot.of(WEB, a_revision(WEB), new)
+    start = Update(desire(new, TaskState.RUNNING))
+    ready = replace(new, status=replace(new.status, state=TaskState.READY))
+    now = after(Update(ready), seen=then)
+    (made,) = still_valid((start,), WEB.id, then=then, now=now)
+    assert made == Update(replace(ready, desired_state=TaskState.RUNNING, version=2))
+    assert still_valid((start,), WEB.id, then=then, now=after(failed(new), seen=then)) == ()
+    orphaned = Update(replace(new, status=replace(new.status, state=TaskState.ORPHANED)))
+    assert still_valid((orphaned,), WEB.id, then=then, now=now) == ()
