@@ -12,6 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from pyswarm.manager.api.cluster import ClusterMethods, the_cluster
+from pyswarm.manager.api.encoded import EncodedNodes
 from pyswarm.manager.api.events import tell_events
 from pyswarm.manager.api.explain import explain, explanation_message
 from pyswarm.manager.api.payloads import PayloadMethods
@@ -47,6 +48,10 @@ from pyswarm.proto.version import VERSION
 log = get_logger(__name__)
 
 
+NODES_IN_A_TURN = 500
+"""Most of their messages are there already."""
+
+
 class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods, control_pb2_grpc.ControlServicer):
     """Serves the Control API of one manager."""
 
@@ -55,6 +60,7 @@ class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods
         self._writer = writer
         self._consensus = consensus
         self._clock = clock
+        self._encoded = EncodedNodes()
         self._entropy = entropy
 
     async def _read(self) -> Snapshot:
@@ -86,12 +92,12 @@ class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods
         seen = await self._read()
         found = find_nodes(seen, [*request.ids, *request.id_prefixes])
         members = self._consensus.members()
-        nodes = [self._node_message(node, members) async for node in in_turns(found)]
+        nodes = [self._node_message(node, members) async for node in in_turns(found, at_once=NODES_IN_A_TURN)]
         return pb.ListNodesResponse(nodes=nodes, version=seen.version)
 
     def _node_message(self, node: Node, members: Sequence[Member]) -> types_pb2.Node:
         """Return the node with its manager status completed by what consensus observes now."""
-        return to_message(_with_reachability(node, members, self._consensus), types_pb2.Node)
+        return self._encoded.of(_with_reachability(node, members, self._consensus))
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Any) -> types_pb2.Node:
         spec = from_message(request.spec, NodeSpec)
@@ -204,7 +210,7 @@ class ControlServicer(ClusterMethods, PayloadMethods, StackMethods, WriteMethods
         return pb.ListTasksResponse(
             tasks=[to_message(task, types_pb2.Task) async for task in in_turns(tasks)],
             revisions=[to_message(revisions[key], types_pb2.Revision) for key in sorted(revisions)],
-            nodes=[to_message(nodes[key], types_pb2.Node) async for key in in_turns(sorted(nodes))],
+            nodes=[self._encoded.of(nodes[key]) async for key in in_turns(sorted(nodes), at_once=NODES_IN_A_TURN)],
             services=[
                 to_message(s, types_pb2.Service)
                 for key in sorted({t.service_id for t in tasks})
