@@ -9,7 +9,7 @@ build: $(VENV)/.ready
 	@$(PY) proto/generate.py
 
 $(VENV)/.ready: pyproject.toml setup.py requirements.lock agent_runtime/kernel/_executor.c agent_runtime/kernel/_init.c \
-  manager/raft/_disk_writer.c
+  agent_runtime/kernel/_unlocked.c manager/raft/_disk_writer.c
 	@deploy/install-prerequisites.sh
 	@test -x $(PY) || python3 -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock

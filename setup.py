@@ -2,7 +2,7 @@
 
 `pyproject.toml` holds everything declarative. Three things need code: the package list (every
 folder with an `__init__.py` under a room), protobuf generation before files are collected, and what is written in C:
-the executor, the init of containers that ask for one, and what writes the journal.
+the executor, work on files, the init of containers that ask for one, and what writes the journal.
 """
 
 from pathlib import Path
@@ -40,6 +40,13 @@ class BuildWithProtocol(build_py):
 EXECUTOR = Extension(
     "pyswarm.agent_runtime.kernel._executor",
     sources=["agent_runtime/kernel/_executor.c"],
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-Werror"],
+    optional=True,
+)
+# Optional as well: without it, the runtime's threads take turns at each system call.
+UNLOCKED = Extension(
+    "pyswarm.agent_runtime.kernel._unlocked",
+    sources=["agent_runtime/kernel/_unlocked.c"],
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Werror"],
     optional=True,
 )
@@ -85,7 +92,7 @@ class BuildWithInit(build_ext):
 
 
 setup(
-    ext_modules=[EXECUTOR, DISK_WRITER],
+    ext_modules=[EXECUTOR, UNLOCKED, DISK_WRITER],
     packages=list(packages()),
     package_dir=packages(),
     package_data={"": ["*.pyi", "py.typed", "*.json", "*.proto", "*.c"]},

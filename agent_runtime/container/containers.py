@@ -25,6 +25,7 @@ from pyswarm.agent_runtime.container.oom_watch import OomWatch
 from pyswarm.agent_runtime.container.prepare import Preparer
 from pyswarm.agent_runtime.container.record import LOST_EXIT_CODE, Created, Outcome, Record, check_id, parse_signal
 from pyswarm.agent_runtime.container.recovery import Discovery, Verdict
+from pyswarm.agent_runtime.container.removal import Removals
 from pyswarm.agent_runtime.container.spawner_client import SpawnerClient
 from pyswarm.agent_runtime.container.state_directory import ExitRecord
 from pyswarm.agent_runtime.container.watchers import Watchers
@@ -69,6 +70,7 @@ class Containers:
         self._watchers = Watchers()
         self.events = Events(clock)
         self._operations: set[asyncio.Task[None]] = set()
+        self._removals = Removals(self._state, tasks)
         self._launcher = Launcher(preparer, spawner, clock, tasks)
 
     # Reading
@@ -188,7 +190,8 @@ class Containers:
     async def run(self, container_id: str, config: pb.ContainerConfig, *, remove: bool) -> AsyncIterator[pb.Container]:
         """Make a container and run it: yield it when it runs, and when it has stopped; then `remove` it, if wanted.
 
-        Nothing is held on the way, which makes it the shortest one. Raises as `create` and `start` do.
+        Nothing is held on the way, which makes it the shortest one; what it leaves on disk is erased after it is gone.
+        Raises as `create` and `start` do.
         """
         check_id(container_id)
         entry = self._existing(container_id, config) or await self._create(container_id, config)
@@ -198,7 +201,7 @@ class Containers:
             yield entry.record.to_message()
         finally:
             if remove and entry.record.outcome is not None and self._entries.get(container_id) is entry:
-                await self._carry_out(self._remove_in_turn(entry, force=False))
+                await self._carry_out(self._remove_in_turn(entry, force=False, erase_later=True))
 
     async def _create(self, container_id: str, config: pb.ContainerConfig) -> Entry:
         image = await self._images.resolve(config.image)
@@ -209,7 +212,7 @@ class Containers:
             image=dict(image.config.get("config") or {}),
         )
         record = Record(container_id, config, created)
-        build.build(container_id, config, created.image, self._preparer.host)
+        spec = build.build(container_id, config, created.image, self._preparer.host)
         if config.stop_signal:
             parse_signal(config.stop_signal)
         settings_of(config)
@@ -218,6 +221,7 @@ class Containers:
             return same
         self._state.create(record)
         entry = self._entries[container_id] = Entry(record, self._state.path(container_id), self._tasks)
+        entry.spec = spec
         self._watchers.publish(entry.record.to_message())
         self.events.tell("create", record)
         return entry
@@ -419,9 +423,9 @@ class Containers:
 
     async def remove(self, container_id: str, *, force: bool) -> None:
         """Remove a container and everything of it. A running one is killed with `force`, refused without."""
-        await self._carry_out(self._remove_in_turn(self._entry(container_id), force))
+        await self._carry_out(self._remove_in_turn(self._entry(container_id), force=force))
 
-    async def _remove_in_turn(self, entry: Entry, force: bool) -> None:
+    async def _remove_in_turn(self, entry: Entry, *, force: bool, erase_later: bool = False) -> None:
         container_id = entry.record.id
         async with entry.turn:
             self._check_present(entry)
@@ -434,11 +438,15 @@ class Containers:
             await self._launcher.let_go(entry)
             if entry.record.state == pb.STOPPED:
                 await entry.cleaned.wait()
-            await asyncio.to_thread(self._state.remove, container_id)
+            discarded = self._state.discard(container_id)
             del self._entries[container_id]
             entry.close()
             self._watchers.publish(entry.record.to_message(removed=True))
             self.events.tell("destroy", entry.record)
+        if erase_later:
+            await self._removals.add(discarded)
+        else:
+            await asyncio.to_thread(self._state.erase, discarded)
 
     def _check_present(self, entry: Entry) -> None:
         if self._entries.get(entry.record.id) is not entry:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyswarm.agent_runtime.bundle.become import Steps
+from pyswarm.agent_runtime.bundle.runtime_spec import Spec
 from pyswarm.agent_runtime.container.log_drivers import target_for
 from pyswarm.agent_runtime.container.log_file import ContainerLog
 from pyswarm.agent_runtime.container.log_format import STDIN
@@ -47,6 +48,8 @@ class Entry:
         self.early_exit: int | None = None
         self.pidfd: int | None = None
         self.held: Held | None = None
+        self.spec: Spec | None = None
+        """What it is to be made from, as it was created; None once that was done, or in a later daemon."""
         self._target = target_for(record, directory / "log", tasks)
         self._directory = directory
         self._output: Pump | None = None

@@ -49,7 +49,7 @@ class Launcher:
             return
         container_id = entry.record.id
         try:
-            prepared = await asyncio.to_thread(self._preparer.prepare, entry.record, held=True)
+            prepared = await self._prepare(entry, held=True)
         except (SwarmError, OSError) as error:
             log.info("a container cannot be made ready yet", container=container_id, error=error)
             return
@@ -85,7 +85,9 @@ class Launcher:
 
     async def discard_cgroup(self, container_id: str) -> None:
         """Kill what is left of a container and remove its cgroup. Raises OSError."""
-        await asyncio.to_thread(self._discard_cgroup, container_id)
+        # The first process took all others with it: nearly always there is nobody left to be killed.
+        if not self._preparer.cgroups.try_remove(container_id):
+            await asyncio.to_thread(self._discard_cgroup, container_id)
 
     def _discard_cgroup(self, container_id: str) -> None:
         self._preparer.cgroups.kill(container_id)
@@ -123,10 +125,14 @@ class Launcher:
                 return None
             raise _cannot_start(held.steps, held.name, error) from error
 
+    async def _prepare(self, entry: Entry, *, held: bool = False) -> Prepared:
+        spec, entry.spec = entry.spec, None
+        return await asyncio.to_thread(self._preparer.prepare, entry.record, spec, held=held)
+
     async def _start_from_nothing(self, entry: Entry) -> Started:
         container_id = entry.record.id
         try:
-            prepared = await asyncio.to_thread(self._preparer.prepare, entry.record)
+            prepared = await self._prepare(entry)
         except (SwarmError, OSError) as error:
             reason = error.message if isinstance(error, SwarmError) else f"cannot prepare the container: {error}"
             raise CannotStart(reason, 128, error) from error

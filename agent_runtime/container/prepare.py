@@ -49,15 +49,16 @@ class Preparer:
     filters: SeccompFilters
     host: build.HostFacts
 
-    def prepare(self, record: Record, *, held: bool = False) -> Prepared:
-        """Make and open everything; `held`: the program waits for its start. Raises SwarmError or OSError, leaving no
-        cgroup behind."""
+    def prepare(self, record: Record, built: Spec | None = None, *, held: bool = False) -> Prepared:
+        """Make and open everything. `built`: the spec as it was when the container was created, if it is at hand;
+        `held`: the program waits for its start. Raises SwarmError or OSError, leaving no cgroup behind."""
         config = record.present_config
-        spec = build.build(record.id, config, record.created.image, self.host)
+        if built is None or record.limits is not None:
+            built = build.build(record.id, config, record.created.image, self.host)
         opened = ExitStack()
         try:
             self.cgroups.create(record.id, build.limits_of(config.limits))
-            return self._open_all(record, spec, opened, held=held)
+            return self._open_all(record, built, opened, held=held)
         except BaseException:
             opened.close()
             self.cgroups.remove(record.id)

@@ -11,10 +11,11 @@
 Names with a leading dot are halves: being made, or being removed. Both are thrown away at start.
 """
 
-import errno
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from pyswarm.agent_runtime.container.record import Created, Outcome, Record
 from pyswarm.agent_runtime.container.spawner_protocol import EXIT_FILE, PROCESS_FILE
 from pyswarm.agent_runtime.kernel import small_files
 from pyswarm.agent_runtime.kernel.process import ProcessId
+from pyswarm.agent_runtime.kernel.trees import remove_tree
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.v1 import runtime_pb2 as pb
 from pyswarm.proto.v1 import types_pb2 as types
@@ -70,6 +72,8 @@ class Found:
 @dataclass(frozen=True)
 class StateDirectory:
     root: Path
+    _discarded: Iterator[int] = field(default_factory=count, init=False, compare=False)
+    """Numbers what is discarded: a name may be used again before the last container that had it is erased."""
 
     def path(self, container_id: str) -> Path:
         return self.root / container_id
@@ -119,17 +123,15 @@ class StateDirectory:
     def process_record(self, container_id: str) -> ProcessRecord | None:
         return _read(self.path(container_id) / PROCESS_FILE, ProcessRecord)
 
-    def remove(self, container_id: str) -> None:
-        """Remove a container and all of it; gone at once, even if we die half-way. Blocks: may be large."""
-        aside = f"{self.root}/.dead-{container_id}"
-        try:
-            os.rename(self.path(container_id), aside)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            shutil.rmtree(aside)  # an earlier container of that name, cut short
-            os.rename(self.path(container_id), aside)
-        _remove_tree(aside)
+    def discard(self, container_id: str) -> str:
+        """Take a container away: it is gone at once, even if we die now. Return what is left, to be erased."""
+        aside = f"{self.root}/.dead-{next(self._discarded)}-{container_id}"
+        os.rename(self.path(container_id), aside)
+        return aside
+
+    def erase(self, discarded: str) -> None:
+        """Remove all that a discarded container has left. Blocks: may be large. Raises OSError."""
+        remove_tree(discarded)
 
     def load_all(self) -> list[Found]:
         """Return every container, and throw away halves and what cannot be read."""
@@ -165,31 +167,6 @@ class StateDirectory:
             oom_kills=_read(path / _OOM_KILLS_FILE, int) or 0,
         )
         return Found(record, process, _read(path / EXIT_FILE, ExitRecord))
-
-
-def _remove_tree(folder: str) -> None:
-    """Remove a directory of a dead container, which nobody can change any more. Raises OSError."""
-    try:
-        _remove_by_path(folder)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        shutil.rmtree(folder)  # by descriptors, level by level: a container may nest deeper than a path is long
-
-
-def _remove_by_path(folder: str) -> None:
-    with os.scandir(folder) as entries:
-        for entry in list(entries):
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)
-                continue
-            try:
-                os.rmdir(entry.path)
-            except OSError as error:
-                if error.errno != errno.ENOTEMPTY:
-                    raise
-                _remove_by_path(entry.path)
-    os.rmdir(folder)
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

@@ -201,6 +201,20 @@ class Cgroups:
         for folder in self._folders(name):
             _remove_folder(folder)
 
+    def try_remove(self, name: str) -> bool:
+        """Remove the container's cgroup; return whether it is gone, which it is not if a process is in it. Does not
+        wait; raises OSError."""
+        for folder in self._folders(name):
+            try:
+                os.rmdir(folder)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                return False
+        return True
+
     def names(self) -> set[str]:
         """Return the containers that have a cgroup in any hierarchy."""
         found: set[str] = set()

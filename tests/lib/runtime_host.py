@@ -198,7 +198,15 @@ class RuntimeHost:
         await asyncio.gather(*(self.remove(container.id, force=True) for container in listed))
         mounted = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.root) in line]
         folder = self.paths.runtime / "containers"
+        await self.erased()
         return [*mounted, *map(str, folder.iterdir()), *sorted(self.cgroups.names())]
+
+    async def erased(self) -> None:
+        """Return when everything that removed containers left on disk is erased."""
+        folder = self.paths.runtime / "containers"
+        async with asyncio.timeout(_GONE_SECONDS):
+            while any(folder.glob(".dead-*")):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
 
     async def close(self) -> None:
         """Remove every container, stop everything, and fail if anything of this host is left."""

@@ -1,6 +1,5 @@
 """The runtime daemon with one image, `rootfs`, made of a directory: `python runtime_process.py ROOT LAYER`."""
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from lib import kill_at_step
 
 from pyswarm.agent_runtime.config import read_config
-from pyswarm.agent_runtime.main import serve
+from pyswarm.agent_runtime.main import run, serve
 from pyswarm.proto.errors import NotFound
 from pyswarm.proto.log import configure
 from pyswarm.proto.paths import NodePaths
@@ -57,4 +56,4 @@ if __name__ == "__main__":
     kill_at_step.install()
     paths = NodePaths(Path(sys.argv[1]))
     configure(component="runtime", level="info")
-    asyncio.run(serve(paths, read_config(paths.config_file), lambda: DirectoryImages(Path(sys.argv[2]))))
+    run(serve(paths, read_config(paths.config_file), lambda: DirectoryImages(Path(sys.argv[2]))))

@@ -208,6 +208,26 @@ async def test_a_run_tells_its_start_and_its_end_and_leaves_what_it_is_to_leave(
     assert await host.clear() == []
 
 
+async def test_a_name_can_be_run_again_while_what_it_left_is_still_being_erased(host: RuntimeHost) -> None:
+    folder = host.paths.runtime / "containers"
+    many = "mkdir /many && cd /many && touch $(seq 5000)"
+    for _ in range(3):
+        _, stopped = await run(host, "again", "sh", "-c", many, remove=True)
+        assert stopped.exit_code == 0
+        assert not (folder / "again").exists(), "it is gone once the call has ended"
+    await host.erased()
+    assert list(folder.iterdir()) == []
+
+
+async def test_what_was_not_erased_when_the_daemon_was_killed_is_erased_by_the_next(host: RuntimeHost) -> None:
+    folder = host.paths.runtime / "containers"
+    await run(host, "gone", "sh", "-c", "mkdir /many && cd /many && touch $(seq 5000)", remove=True)
+    await host.kill_daemon()
+    await host.start_daemon()
+    assert list(folder.iterdir()) == []
+    assert (await host.stub.ListContainers(pb.ListContainersRequest())).containers == []
+
+
 async def test_a_run_that_cannot_start_says_why_and_is_removed(host: RuntimeHost) -> None:
     with pytest.raises(FailedPrecondition, match="not found in"):
         await run(host, "wrong", "nosuch", remove=True)

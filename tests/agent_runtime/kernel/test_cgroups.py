@@ -205,12 +205,16 @@ def test_on_this_machine_a_cgroup_is_made_joined_frozen_killed_and_removed() -> 
         assert cgroups.processes("box") == {process.pid}
         with pytest.raises(OSError):
             (cgroups.layout.hierarchies[0] / cgroups.parent / "box").rmdir()
+        assert not cgroups.try_remove("box"), "a process is in it"
         cgroups.freeze("box", frozen=True)
         cgroups.freeze("box", frozen=False)
         cgroups.kill("box")
         assert process.wait(10) == -9
         cgroups.remove("box")
         cgroups.remove("box")
+        assert cgroups.try_remove("box"), "there is nothing to remove"
+        cgroups.create("box", Limits())
+        assert cgroups.try_remove("box")
         assert cgroups.names() == set()
         assert cgroups.oom_kills("box") == 0
         assert cgroups.processes("box") == set()
