@@ -3,7 +3,9 @@
 Deciding about a large service takes a while, and its tasks move on meanwhile. What was decided about a slot of which
 any task has moved may be wrong now: it is left out and decided again, and so is everything when the service itself has
 changed. The rest is written as decided: slots do not depend on each other but for how many may be disturbed at once,
-and to disturb fewer is always allowed. How far a task has come on its way to RUNNING is no such move.
+and to disturb fewer is always allowed. Canary steps make them depend on each other: a slot may be taken because
+another lost its canary, so of such a service all is decided again. How far a task has come on its way to RUNNING is no
+such move.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,6 +13,7 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from pyswarm.manager.orchestrator.slots import SlotKey, slot_key
+from pyswarm.manager.orchestrator.update import update_config
 from pyswarm.manager.store.changes import Change, Create, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.model.objects import Service, Task
@@ -31,7 +34,9 @@ def still_valid(
     if version not in (0 if before is None else before.version, *own):
         return ()
     moved = _moved_slots(service, then.tasks_of_service(service_id), now.tasks_of_service(service_id), own)
-    holding = (c for c in changes if (task := _task_of(c, then)) is None or _slot(service, task) not in moved)
+    holding = [c for c in changes if (task := _task_of(c, then)) is None or _slot(service, task) not in moved]
+    if len(holding) < len(changes) and service is not None and update_config(service).canary:
+        return ()
     return tuple(made for change in holding if (made := _made_for(now, change, then)) is not None)
 
 

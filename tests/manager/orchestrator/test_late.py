@@ -9,6 +9,7 @@ from pyswarm.manager.orchestrator.moves import desire
 from pyswarm.manager.store.changes import Change, Create, Delete, Update
 from pyswarm.manager.store.snapshot import Snapshot
 from pyswarm.proto.model.objects import Task
+from pyswarm.proto.model.spec import UpdateConfig
 from pyswarm.proto.model.states import TaskState
 
 WEB = a_service("web", replicas=3)
@@ -42,6 +43,16 @@ def test_all_of_it_holds_while_nothing_has_happened_to_the_service():
 )
 def test_a_slot_that_has_moved_is_left_out_whole(change: Change):
     assert still_valid(DECIDED, WEB.id, then=THEN, now=after(change)) == (STOPS[1], STOPS[3], STARTS[1], STARTS[3])
+
+
+def test_of_a_service_with_canaries_nothing_holds_when_a_slot_has_moved():
+    """A slot is taken because another lost its canary with its node: unless that is written too, it is one too many."""
+    web = replace(WEB, spec=replace(WEB.spec, update_config=UpdateConfig(canary=("1",))))
+    then = THEN.with_changes([Update(web)], version=2)
+    untouched = after(Create(a_node("n2", version=0)), seen=then, version=3)
+    assert still_valid(DECIDED, WEB.id, then=then, now=untouched) == DECIDED
+    assert still_valid(DECIDED, WEB.id, then=then, now=after(failed(TASKS[2]), seen=then, version=3)) == ()
+    assert still_valid(DECIDED[:1], WEB.id, then=then, now=after(failed(TASKS[2]), seen=then, version=3)) == DECIDED[:1]
 
 
 def test_nothing_holds_when_the_service_has_changed_or_is_gone():
