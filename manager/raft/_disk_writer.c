@@ -4,6 +4,9 @@
  * One write at a time: `post` hands it over, `take` brings back how it ended. In between, `wait` waits for the end
  * for a bounded time, and `arm` has the end announced by an eventfd. The thread has a copy of the bytes, and whoever
  * lets go of what is shared last frees it: a disk that never answers keeps nobody waiting, not even `close`.
+ *
+ * Behind a write it may be asked to fill a piece of the file with zeros, which nobody is told of: the next write may be
+ * posted meanwhile and begins when that is done. Why that is worth it: wal.py.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -21,6 +24,8 @@
 
 #define STACK_BYTES (128 * 1024)
 
+static const char zeros[64 * 1024];
+
 enum state { IDLE, POSTED, DONE };
 
 /* What the interpreter's side and the thread share; `mutex` guards all of it, and nobody holds it while writing. */
@@ -37,6 +42,9 @@ struct shared {
     size_t size;
     char *data;
     int error;
+    off_t zeros_from, zeros_to; /* to be filled behind this write */
+    int is_filling;
+    int fill_error; /* told as the error of the next write; the thread's own */
 };
 
 static void let_go(struct shared *shared)
@@ -71,6 +79,36 @@ static int write_and_sync(int descriptor, const char *data, size_t size, off_t o
     return fdatasync(descriptor) ? errno : 0;
 }
 
+/* Return 0, or the errno that ended it. */
+static int fill_and_sync(int descriptor, off_t from, off_t to)
+{
+    while (from < to) {
+        off_t size = to - from;
+        ssize_t written = pwrite(descriptor, zeros, size < (off_t)sizeof zeros ? (size_t)size : sizeof zeros, from);
+        if (written < 0) {
+            if (errno == EINTR)
+                continue;
+            return errno;
+        }
+        from += written;
+    }
+    return fdatasync(descriptor) ? errno : 0;
+}
+
+/* With the mutex held, which is let go of meanwhile. */
+static void fill_behind(struct shared *shared)
+{
+    int descriptor = shared->descriptor;
+    off_t from = shared->zeros_from, to = shared->zeros_to;
+    shared->is_filling = 1;
+    pthread_mutex_unlock(&shared->mutex);
+    int error = fill_and_sync(descriptor, from, to);
+    pthread_mutex_lock(&shared->mutex);
+    shared->fill_error = error;
+    shared->is_filling = 0;
+    pthread_cond_broadcast(&shared->done);
+}
+
 static void *work(void *argument)
 {
     struct shared *shared = argument;
@@ -81,7 +119,9 @@ static void *work(void *argument)
         if (shared->state != POSTED)
             break;
         pthread_mutex_unlock(&shared->mutex);
-        int error = write_and_sync(shared->descriptor, shared->data, shared->size, shared->offset);
+        int error = shared->fill_error;
+        if (!error)
+            error = write_and_sync(shared->descriptor, shared->data, shared->size, shared->offset);
         pthread_mutex_lock(&shared->mutex);
         shared->error = error;
         shared->state = DONE;
@@ -93,6 +133,8 @@ static void *work(void *argument)
             if (write(shared->event, &one, sizeof one) != sizeof one)
                 abort();
         }
+        if (!error && shared->zeros_from < shared->zeros_to)
+            fill_behind(shared);
     }
     pthread_mutex_unlock(&shared->mutex);
     let_go(shared);
@@ -215,9 +257,10 @@ static PyObject *writer_post(Writer *self, PyObject *arguments)
 {
     int descriptor;
     Py_buffer data;
-    long long offset;
+    long long offset, zeros_from = 0, zeros_to = 0;
     struct shared *shared = opened(self);
-    if (!shared || !PyArg_ParseTuple(arguments, "iy*L:post", &descriptor, &data, &offset))
+    if (!shared ||
+        !PyArg_ParseTuple(arguments, "iy*L|LL:post", &descriptor, &data, &offset, &zeros_from, &zeros_to))
         return NULL;
     char *copy = malloc(data.len ? (size_t)data.len : 1);
     if (!copy) {
@@ -232,6 +275,8 @@ static PyObject *writer_post(Writer *self, PyObject *arguments)
         shared->data = copy;
         shared->size = (size_t)data.len;
         shared->offset = (off_t)offset;
+        shared->zeros_from = (off_t)zeros_from;
+        shared->zeros_to = (off_t)zeros_to;
         shared->state = POSTED;
         pthread_cond_signal(&shared->posted);
     }
@@ -245,7 +290,7 @@ static PyObject *writer_post(Writer *self, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-/* Wait until no write is under way; for ever when `seconds` is negative. */
+/* Wait until no write is under way; when `seconds` is negative, for ever, and until nothing is being filled either. */
 static int wait_until_done(struct shared *shared, double seconds)
 {
     struct timespec end;
@@ -257,7 +302,7 @@ static int wait_until_done(struct shared *shared, double seconds)
     }
     pthread_mutex_lock(&shared->mutex);
     int error = 0;
-    while (shared->state == POSTED && error != ETIMEDOUT)
+    while ((shared->state == POSTED || (seconds < 0 && shared->is_filling)) && error != ETIMEDOUT)
         error = seconds < 0 ? pthread_cond_wait(&shared->done, &shared->mutex)
                             : pthread_cond_timedwait(&shared->done, &shared->mutex, &end);
     int is_done = shared->state != POSTED;
@@ -326,9 +371,11 @@ static PyObject *writer_take(Writer *self, PyObject *unused)
 static PyMethodDef methods[] = {
     {"fileno", (PyCFunction)writer_fileno, METH_NOARGS, "The eventfd that becomes readable when `arm` asked for it."},
     {"post", (PyCFunction)writer_post, METH_VARARGS,
-     "post(descriptor, data, offset): write all of `data` there and sync. ValueError unless the last one was taken."},
+     "post(descriptor, data, offset, zeros_from=0, zeros_to=0): write all of `data` there and sync; when that has ended, "
+     "fill the bytes between the other two with zeros. ValueError unless the last one was taken."},
     {"wait", (PyCFunction)writer_wait, METH_VARARGS,
-     "wait(seconds): wait that long, or for ever when negative; return whether nothing is under way."},
+     "wait(seconds): wait that long for the write under way; return whether there is none. When negative, wait for ever, "
+     "and until nothing is being filled."},
     {"arm", (PyCFunction)writer_arm, METH_NOARGS,
      "Have the end of the write under way announced by `fileno`; return True when there is nothing to wait for."},
     {"take", (PyCFunction)writer_take, METH_NOARGS, "Return the errno of the write that has ended, 0 for success."},

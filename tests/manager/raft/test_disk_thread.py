@@ -4,6 +4,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from pyswarm.manager.raft import disk_thread
 from pyswarm.manager.raft.disk import REAL_DISK, RealDisk
 from pyswarm.manager.raft.disk_thread import PATIENCE_SECONDS, DiskThread, NativeDiskThread
 from pyswarm.manager.raft.settings import RaftSettings
-from pyswarm.manager.raft.wal import Wal
+from pyswarm.manager.raft.wal import FILL_BYTES, Wal
 from pyswarm.manager.sealing.sealer import Sealer
 
 SEALER = Sealer(b"d" * 32)
@@ -187,6 +188,83 @@ def test_a_writer_takes_one_write_at_a_time() -> None:
     with pytest.raises(ValueError, match="closed"):
         writer.post(null, b"y", 0)
     os.close(null)
+
+
+@needs_native
+async def test_a_segment_is_filled_with_zeros_ahead_of_its_frames(tmp_path: Path) -> None:
+    thread, wal = NativeDiskThread(), opened(tmp_path, segment_bytes=2 * FILL_BYTES)
+    contents = [b"%d" % number * 30_000 for number in range(8)]
+    for number, content in enumerate(contents):
+        await append(thread, wal, content, number)
+        await thread.drain()
+        with next(tmp_path.glob("*.wal")).open("rb") as segment:
+            unwritten = os.lseek(segment.fileno(), wal.used_bytes, os.SEEK_HOLE)
+        # The frame that begins a segment is not written by the native thread.
+        assert number == 0 or unwritten - wal.used_bytes >= FILL_BYTES // 2
+    await asyncio.get_running_loop().run_in_executor(thread, wal.close)
+    thread.shutdown(wait=False)
+    assert read(tmp_path) == contents
+
+
+@pytest.fixture
+def marked_file(tmp_path: Path) -> Iterator[int]:
+    """The descriptor of a file full of b"x"."""
+    descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    os.pwrite(descriptor, b"x" * 2_000_000, 0)
+    yield descriptor
+    os.close(descriptor)
+
+
+@needs_native
+def test_what_is_filled_is_what_was_asked_for_and_later_writes_stay(marked_file: int) -> None:
+    from pyswarm.manager.raft._disk_writer import Writer
+
+    writer = Writer()
+    for _ in range(20):
+        os.pwrite(marked_file, b"x" * 1_100_000, 0)
+        writer.post(marked_file, b"before", 0, 4096, 1_004_096)
+        assert writer.wait(10)
+        assert writer.take() == 0
+        writer.post(marked_file, b"after", 4096)
+        assert writer.wait(-1)
+        assert writer.take() == 0
+        expected = b"before".ljust(4096, b"x") + b"after".ljust(1_000_000, b"\0")
+        assert os.pread(marked_file, 1_100_000, 0) == expected.ljust(1_100_000, b"x")
+    writer.close()
+
+
+@needs_native
+def test_whoever_waits_for_ever_waits_until_all_is_filled(marked_file: int) -> None:
+    from pyswarm.manager.raft._disk_writer import Writer
+
+    writer = Writer()
+    for _ in range(20):
+        os.pwrite(marked_file, b"x" * 2_000_000, 0)
+        writer.post(marked_file, b"frame", 0, 4096, 2_000_000)
+        assert writer.wait(-1)
+        assert os.pread(marked_file, 2_000_000, 4096) == bytes(2_000_000 - 4096)
+        assert writer.take() == 0
+    writer.close()
+
+
+@needs_native
+def test_what_cannot_be_filled_is_told_of_the_next_write(marked_file: int) -> None:
+    from pyswarm.manager.raft._disk_writer import Writer
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = Writer()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        writer.post(marked_file, b"frame", 0, 999_000, 1_999_000)
+        assert writer.wait(-1)
+        assert writer.take() == 0
+        writer.post(marked_file, b"next", 100)
+        assert writer.wait(10)
+        assert writer.take() == errno.EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        writer.close()
+    assert os.pread(marked_file, 4, 100) == b"xxxx"
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pyswarm.manager.raft.wal import JournalDamaged, Wal
+from pyswarm.manager.raft.wal import FILL_BYTES, JournalDamaged, Wal
 from pyswarm.manager.sealing.sealer import Sealer
 
 SEALER = Sealer(b"d" * 32)
@@ -132,3 +132,17 @@ def test_a_closed_segment_takes_no_more_room_than_it_needs(tmp_path: Path) -> No
     written(tmp_path, b"one").close()
     assert segments(tmp_path)[0].stat().st_size < 300
     assert read(tmp_path) == [b"one"]
+
+
+def test_zeros_are_only_ever_asked_for_behind_all_frames_and_within_the_segment(tmp_path: Path) -> None:
+    segment_bytes = 3 * FILL_BYTES + 1000
+    log = written(tmp_path, b"first", segment_bytes=segment_bytes)
+    filled = 0
+    while (frame := log.prepare(bytes(37_123), 1)) is not None:
+        end = frame.offset + len(frame.data)
+        assert frame.zeros_from >= max(end, filled)
+        if frame.zeros_from < frame.zeros_to:
+            assert frame.zeros_from % 4096 == 0, "a block that holds a frame is written again"
+            filled = frame.zeros_to
+        assert end + FILL_BYTES // 2 <= filled or filled == segment_bytes
+    assert filled == segment_bytes
