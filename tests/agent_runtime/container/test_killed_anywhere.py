@@ -9,8 +9,9 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -27,6 +28,7 @@ ROUNDS = int(os.environ.get("KILL_ROUNDS", "12"))
 SEED = int(os.environ.get("KILL_SEED", str(random.randrange(1 << 32))))
 LIFE = "trap 'exit 7' USR1; : > /ready; while :; do sleep 1000 & wait; done"
 SECONDS = 10.0
+Life = Callable[[RuntimeHost], Coroutine[Any, Any, None]]
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -49,6 +51,13 @@ async def live(host: RuntimeHost) -> None:
     await host.remove("c")
 
 
+async def run(host: RuntimeHost) -> None:
+    """Take a container through its whole life in one call, which erases what it leaves after it is gone."""
+    config = pb.ContainerConfig(image="rootfs", args=["true"])
+    async for _ in host.stub.RunContainer(pb.RunContainerRequest(id="c", config=config, remove=True)):
+        pass
+
+
 async def cut_short(life: asyncio.Task[None]) -> bool:
     """Wait for the end of a life; return whether it was cut short. An answer that never comes would be a fault."""
     async with asyncio.timeout(60):
@@ -59,12 +68,13 @@ async def cut_short(life: asyncio.Task[None]) -> bool:
     return False
 
 
-async def count_steps(host: RuntimeHost) -> int:
+async def count_steps(host: RuntimeHost, life: Life) -> int:
     host.environment = {VARIABLE: "-1"}
     await host.start_daemon()
     assert host.daemon is not None
     host.daemon.send_signal(signal.SIGUSR2)
-    await live(host)
+    await life(host)
+    await host.erased()
     host.daemon.send_signal(signal.SIGUSR2)
     await until(lambda: SAID in host.log())
     return int(host.log().rpartition(SAID)[2].split()[0])
@@ -108,9 +118,23 @@ async def assert_no_descriptor_is_left(host: RuntimeHost, at_rest: int) -> None:
     await until(lambda: len(list(folder.iterdir())) <= at_rest)
 
 
-async def test_a_daemon_killed_at_any_step_leaves_what_runs_or_nothing(host: RuntimeHost) -> None:
+async def assert_a_run_is_not_lost(host: RuntimeHost) -> str:
+    """Look at what is there after a kill in the middle of a run; return what became of its container."""
+    found = await settled(host)
+    if not found:
+        return "gone"
+    (container,) = found
+    if container.state == pb.CREATED:
+        return "created"
+    ended = await host.wait("c")
+    assert (ended.exit_code, ended.error) == (0, "") or "start" in ended.error, ended
+    return "ended"
+
+
+async def killed_at_any_step(host: RuntimeHost, life: Life, look: Callable[[RuntimeHost], Awaitable[str]]) -> set[str]:
+    """Kill the daemon at its steps through a life; `look` after each time. Return what became of the containers."""
     await host.kill_daemon()
-    steps = await count_steps(host)
+    steps = await count_steps(host, life)
     at_rest = len(list(Path(f"/proc/{host.spawner_pid()}/fd").iterdir()))
     assert steps > 50, "the hook sees the steps"
     seen = set()
@@ -123,16 +147,26 @@ async def test_a_daemon_killed_at_any_step_leaves_what_runs_or_nothing(host: Run
         await host.start_daemon()
         assert host.daemon is not None
         host.daemon.send_signal(signal.SIGUSR2)
-        if await cut_short(asyncio.create_task(live(host))):  # it may take a step less this time
+        if await cut_short(asyncio.create_task(life(host))):  # it may take a step less this time
             assert await asyncio.to_thread(host.daemon.wait, SECONDS) == -signal.SIGKILL
-            await host.kill_daemon()
-            host.environment = {}
-            await host.start_daemon()
-        seen.add(await assert_nothing_is_lost(host))
+        await host.kill_daemon()
+        host.environment = {}
+        await host.start_daemon()
+        seen.add(await look(host))
         assert await host.clear() == [], f"killed at step {at} of {steps}"
         await assert_no_descriptor_is_left(host, at_rest)
     print(f"{ROUNDS} kills over {steps} steps: {sorted(seen)}", file=sys.stderr)
+    return seen
+
+
+async def test_a_daemon_killed_at_any_step_leaves_what_runs_or_nothing(host: RuntimeHost) -> None:
+    seen = await killed_at_any_step(host, live, assert_nothing_is_lost)
     assert {"gone", "created", "running"} <= seen
+
+
+async def test_a_daemon_killed_at_any_step_of_a_run_leaves_its_end_or_nothing(host: RuntimeHost) -> None:
+    seen = await killed_at_any_step(host, run, assert_a_run_is_not_lost)
+    assert {"gone", "created", "ended"} <= seen
 
 
 @pytest.mark.skipif(not can_tell_exit_status(), reason="before Linux 6.15 nobody can know how an orphan ended")
