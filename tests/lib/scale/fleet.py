@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-AGENTS_PER_PROCESS = 1_000
+AGENTS_PER_PROCESS = 500
 LOOK_SECONDS = 0.25
 LINE_BYTES_MAX = 64 * 1024 * 1024
 PROCESS = Path(__file__).with_name("agents.py")
