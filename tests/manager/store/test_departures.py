@@ -1,11 +1,17 @@
-"""Writes that come while others are under way leave together after them; nobody waits for company."""
+"""Writes that come while others are under way leave together after them; only a crowd waits for company."""
 
 import asyncio
 from collections.abc import Callable
 
 import pytest
 
-from pyswarm.manager.store.departures import ALONE_MAX, Departures
+from pyswarm.manager.store.departures import (
+    ALONE_MAX,
+    CROWD_MIN,
+    GATHERING_SECONDS,
+    QUIET_SECONDS,
+    Departures,
+)
 
 SOON = 10.0
 
@@ -15,6 +21,7 @@ class Harbour:
 
     def __init__(self) -> None:
         self.departures = Departures()
+        self.now = asyncio.get_running_loop().time()
         self.under_way: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -42,6 +49,11 @@ class Harbour:
         self.tasks[name].cancel()
         await self._settle()
 
+    async def wait(self, seconds: float) -> None:
+        """Let time pass; it stands still otherwise."""
+        self.now += seconds
+        await self._settle()
+
     @staticmethod
     async def _settle() -> None:
         for _ in range(8):
@@ -49,8 +61,10 @@ class Harbour:
 
 
 @pytest.fixture
-async def harbour() -> Harbour:
-    return Harbour()
+async def harbour(monkeypatch: pytest.MonkeyPatch) -> Harbour:
+    harbour = Harbour()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: harbour.now)
+    return harbour
 
 
 @pytest.fixture
@@ -79,14 +93,81 @@ async def test_writes_of_one_step_leave_together(harbour: Harbour):
 async def test_those_that_wait_leave_together_when_all_before_them_have_ended(loaded: Harbour):
     await loaded.end("alone0")
     assert set(loaded.under_way) == {"alone1"}
-    await loaded.begin("w3")
     await loaded.end("alone1")
-    assert set(loaded.under_way) == {"w1", "w2", "w3"}
-    await loaded.begin("w4")
-    await loaded.end("w1", "w2")
+    assert set(loaded.under_way) == {"w1", "w2"}
+    await loaded.begin("w3")
+    await loaded.end("w1")
+    assert set(loaded.under_way) == {"w2"}
+    await loaded.end("w2")
     assert set(loaded.under_way) == {"w3"}
-    await loaded.end("w3")
-    assert set(loaded.under_way) == {"w4"}
+
+
+@pytest.fixture
+async def crowd(loaded: Harbour) -> Harbour:
+    """As many under way as make a crowd, which had waited for each other."""
+    names = [f"c{number}" for number in range(CROWD_MIN - 2)]
+    await loaded.begin(*names)
+    await loaded.end(*loaded.under_way)
+    assert set(loaded.under_way) == {"w1", "w2", *names}
+    return loaded
+
+
+async def test_a_crowd_that_was_answered_gathers_until_nobody_comes_any_more(crowd: Harbour):
+    await crowd.end(*crowd.under_way)
+    for number in range(5):
+        await crowd.begin(f"again{number}")
+        await crowd.wait(QUIET_SECONDS * 0.75)
+        assert not crowd.under_way
+    await crowd.wait(QUIET_SECONDS * 0.5)
+    assert set(crowd.under_way) == {f"again{number}" for number in range(5)}
+
+
+async def test_a_crowd_that_gathered_while_the_one_before_it_was_under_way_leaves_right_after_it(crowd: Harbour):
+    await crowd.begin("again0", "again1", "again2")
+    await crowd.wait(QUIET_SECONDS * 1.5)
+    await crowd.end(*crowd.under_way)
+    assert set(crowd.under_way) == {"again0", "again1", "again2"}
+
+
+async def test_a_crowd_that_comes_without_end_leaves_all_the_same(crowd: Harbour):
+    await crowd.end(*crowd.under_way)
+    step = QUIET_SECONDS * 0.75
+    needed = int(GATHERING_SECONDS / step)
+    for number in range(needed):
+        await crowd.begin(f"again{number}")
+        await crowd.wait(step)
+        assert not crowd.under_way
+    await crowd.begin("last")
+    await crowd.wait(step)
+    assert len(crowd.under_way) == needed + 1
+
+
+async def test_whoever_comes_when_the_crowd_has_gone_waits_for_nobody(crowd: Harbour):
+    await crowd.end(*crowd.under_way)
+    await crowd.wait(GATHERING_SECONDS)
+    await crowd.begin("alone")
+    assert set(crowd.under_way) == {"alone"}
+
+
+async def test_what_is_left_of_a_crowd_waits_once(crowd: Harbour):
+    await crowd.end(*crowd.under_way)
+    await crowd.begin("alone")
+    assert not crowd.under_way
+    await crowd.wait(QUIET_SECONDS)
+    await crowd.end("alone")
+    await crowd.begin("next")
+    assert set(crowd.under_way) == {"next"}
+
+
+async def test_one_of_a_crowd_that_gives_up_while_it_gathers_holds_up_nobody(crowd: Harbour):
+    await crowd.end(*crowd.under_way)
+    await crowd.begin("again0", "again1")
+    await crowd.give_up("again0")
+    await crowd.wait(QUIET_SECONDS)
+    assert set(crowd.under_way) == {"again1"}
+    await crowd.end("again1")
+    await crowd.begin("next")
+    assert set(crowd.under_way) == {"next"}
 
 
 async def test_waiting_has_a_deadline_and_leaves_nothing_behind(harbour: Harbour):
