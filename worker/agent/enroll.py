@@ -10,15 +10,18 @@ import asyncio
 import socket
 import ssl
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 from cryptography import x509
 
 from pyswarm.proto import one_shot
+from pyswarm.proto.backoff import Backoff
 from pyswarm.proto.certificate_files import write_certificates
 from pyswarm.proto.clock import SYSTEM_CLOCK, Clock
 from pyswarm.proto.csr import check_issued, make_csr
-from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, JoinTokenInvalid, Unavailable
+from pyswarm.proto.entropy import SYSTEM_ENTROPY
+from pyswarm.proto.errors import FailedPrecondition, InvalidArgument, JoinTokenInvalid, Unavailable, Unreachable
 from pyswarm.proto.join_token import JoinToken, parse_join_token, root_digest, same_token
 from pyswarm.proto.model.states import Availability, Role
 from pyswarm.proto.paths import API_PORT, NodePaths
@@ -27,7 +30,14 @@ from pyswarm.proto.rpc.client import open_channel
 from pyswarm.proto.rpc.tls import pinned_root_credentials
 from pyswarm.proto.v1 import ca_pb2, ca_pb2_grpc, types_pb2
 
+T = TypeVar("T")
+
 CONNECT_SECONDS = 10.0
+
+ATTEMPTS: Final = 3
+"""Connections tried for each step of joining: a manager whose processors are taken may not finish a handshake."""
+
+_BETWEEN_ATTEMPTS: Final = Backoff(first_seconds=0.2, cap_seconds=1.0)
 
 _REACH = (
     "Check the address, that a manager runs there, and that TCP {api}, {bootstrap} (and 7946 for managers) are open "
@@ -51,7 +61,8 @@ async def enroll(paths: NodePaths, options: dict[str, Any], clock: Clock) -> dic
         client_time=clock.now(),
     )
     async with open_channel(bootstrap, pinned_root_credentials(root_pem.encode())) as channel:
-        issued = await ca_pb2_grpc.BootstrapStub(channel).IssueNodeCertificate(request, timeout=30)
+        stub = ca_pb2_grpc.BootstrapStub(channel)
+        issued = await _patiently(lambda: stub.IssueNodeCertificate(request, timeout=30))
     check_issued(issued.certificate_pem, key_pem=key, root_pem=issued.root_ca_pem)
     write_certificates(
         paths.certificates.with_name("certificates.new"),
@@ -90,9 +101,9 @@ async def _pinned_root(host: str, port: int, address: str, token: JoinToken, clo
 
     The connection is not authenticated yet: the digest in the token is what makes the answer trustworthy.
     """
-    presented = await asyncio.to_thread(_presented_certificate, host, port, address)
+    presented = await _patiently(lambda: asyncio.to_thread(_presented_certificate, host, port, address))
     _check_clock(presented, clock)
-    root = await _download(address, presented)
+    root = await _patiently(lambda: _download(address, presented))
     if not same_token(root_digest(root), token.digest):
         raise JoinTokenInvalid(
             f"the join token belongs to another cluster than the one at {host}",
@@ -101,8 +112,37 @@ async def _pinned_root(host: str, port: int, address: str, token: JoinToken, clo
     return root
 
 
+async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
+    """Return what `step` does; it is tried again when its connection was not made and nothing can have been asked.
+
+    Raises Unavailable, which tells the attempts, after `ATTEMPTS` of them; all else at once.
+    """
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return await step()
+        except Unreachable as error:
+            if error.was_sent:
+                raise
+        await asyncio.sleep(_BETWEEN_ATTEMPTS.delay_seconds(attempt, SYSTEM_ENTROPY.uniform(0, 1)))
+    try:
+        return await step()
+    except Unreachable as error:
+        if error.was_sent:
+            raise
+        raise Unavailable(f"{error.message} (tried {ATTEMPTS} times)", remedy=error.remedy) from error
+
+
+def _unfinished(address: str, reason: str, remedy: str) -> Unreachable:
+    error = Unreachable(f"{address} did not finish the TLS handshake: {reason}", remedy=remedy)
+    error.was_sent = False
+    return error
+
+
 def _presented_certificate(host: str, port: int, address: str) -> bytes:
-    """Return the server's certificate (PEM) without trusting it. Raises Unavailable with the cause."""
+    """Return the server's certificate (PEM) without trusting it.
+
+    Raises Unavailable with the cause; Unreachable, of which nothing was sent, when the handshake was not finished.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
@@ -110,11 +150,14 @@ def _presented_certificate(host: str, port: int, address: str) -> bytes:
     context.set_alpn_protocols(["h2"])
     remedy = _REACH.format(api=port - 1, bootstrap=port)
     try:
-        with (
-            socket.create_connection((host, port), timeout=CONNECT_SECONDS) as plain,
-            context.wrap_socket(plain, server_hostname=MANAGER_NAME) as secure,
-        ):
-            presented = secure.getpeercert(binary_form=True)
+        with socket.create_connection((host, port), timeout=CONNECT_SECONDS) as plain:
+            try:
+                with context.wrap_socket(plain, server_hostname=MANAGER_NAME) as secure:
+                    presented = secure.getpeercert(binary_form=True)
+            except (ssl.SSLEOFError, ConnectionError) as error:
+                raise _unfinished(address, "the connection was closed", remedy) from error
+            except TimeoutError as error:
+                raise _unfinished(address, f"nothing came for {CONNECT_SECONDS:g} s", remedy) from error
     except ssl.SSLError as error:
         raise Unavailable(
             f"{address} does not speak the cluster's TLS: {error.reason or error}", remedy=remedy

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pyswarm.proto.identity import identity_of
 from pyswarm.proto.model.states import Availability, Role
 from pyswarm.proto.paths import NodePaths
 from pyswarm.proto.rpc.tls import read_certificates
-from pyswarm.worker.agent.enroll import enroll, split_address
+from pyswarm.worker.agent.enroll import ATTEMPTS, enroll, split_address
 
 
 @pytest.fixture
@@ -159,6 +160,61 @@ async def test_something_that_is_not_a_manager_is_told_from_one_that_is_down(pat
         with pytest.raises(Unavailable, match="does not speak the cluster's TLS"):
             await enroll(paths, options, SYSTEM_CLOCK)
         thread.join()
+
+
+class BusyManager:
+    """Stands before a manager's bootstrap port and hangs up, in the middle of the handshake, on the first `hang_up`."""
+
+    def __init__(self, bootstrap_port: int, *, hang_up: int) -> None:
+        self.bootstrap_port = bootstrap_port
+        self.hang_up = hang_up
+        self.connections = 0
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            if self.connections <= self.hang_up:
+                await reader.read(1)
+                return
+            from_manager, to_manager = await asyncio.open_connection("127.0.0.1", self.bootstrap_port)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass_on(reader, to_manager))
+                group.create_task(self._pass_on(from_manager, writer))
+        finally:
+            writer.transport.abort()
+
+    @staticmethod
+    async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def serving(self) -> tuple[asyncio.Server, str]:
+        server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        return server, f"127.0.0.1:{port - 1}"
+
+
+async def test_a_manager_too_busy_to_finish_a_handshake_is_asked_again(manager: CAManager, paths: NodePaths):
+    _, port = split_address(manager.remote)
+    busy = BusyManager(port + 1, hang_up=ATTEMPTS - 1)
+    server, remote = await busy.serving()
+    async with server:
+        made = await enroll(paths, _options(manager, remote=remote), SYSTEM_CLOCK)
+    assert [node.id for node in manager.store.view.nodes()] == [made["node_id"]]
+
+
+async def test_a_manager_that_never_finishes_a_handshake_is_given_up_after_attempts_that_are_told(paths: NodePaths):
+    busy = BusyManager(0, hang_up=1000)
+    server, remote = await busy.serving()
+    async with server:
+        options = {"token": ClusterCA().root.join_tokens.worker, "remote": remote}
+        with pytest.raises(Unavailable, match=rf"did not finish the TLS handshake.*tried {ATTEMPTS} times"):
+            await enroll(paths, options, SYSTEM_CLOCK)
+    assert busy.connections == ATTEMPTS
+    assert not paths.state.exists()
 
 
 async def test_an_impostor_that_shows_the_right_root_gets_no_token(
