@@ -105,7 +105,7 @@ async def test_it_is_refused(host: RuntimeHost, attempt: str) -> None:
 async def test_it_cannot_reboot(host: RuntimeHost) -> None:
     # Even if it could, the kernel would only end its pid namespace: hence the check that it is in one.
     _, lines = await host.shell("[ $$ = 1 ] || exit; reboot -f; echo survived")
-    assert lines[-1] == "survived"
+    assert "survived" in lines
 
 
 async def test_refusals_leave_no_trace_on_the_machine(host: RuntimeHost) -> None:
@@ -244,9 +244,10 @@ async def test_binds_show_the_machines_directory_and_read_only_ones_cannot_be_wr
         dd if=/dev/zero of=/scratch/big bs=1M count=2 2>/dev/null || echo full
     """
     _, lines = await host.shell(script, mounts=mounts)
-    assert lines[:2] == ["from outside"] * 2
+    # Of two streams nobody knows which was written to first: what the shell says of its failures may come anywhere.
+    assert lines.count("from outside") == 2
     assert "wrote" not in lines
-    assert lines[-1] == "full"
+    assert "full" in lines
     assert (tmp_path / "made").read_text() == "inside\n"
 
 
@@ -269,7 +270,7 @@ async def test_a_read_only_container_writes_nowhere_but_to_what_is_mounted(host:
     script = "touch /x && echo wrote; touch /etc/x && echo wrote; echo ok > /dev/shm/x; cat /dev/shm/x"
     _, lines = await host.shell(script, read_only=True)
     assert "wrote" not in lines
-    assert lines[-1] == "ok"
+    assert "ok" in lines
 
 
 async def test_what_one_container_writes_no_other_sees(host: RuntimeHost) -> None:
