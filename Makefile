@@ -44,7 +44,7 @@ test-e2e: build
 
 # Faults against real managers, with the histories of their clients judged. `make test` holds a short run of it.
 ROUNDS ?= 1000
-JOBS ?= 6
+JOBS ?= 4
 .PHONY: nemesis
 nemesis: build
 	@$(PY) tests/e2e/nemesis.py --rounds $(ROUNDS) --managers $(MANAGERS) --jobs $(JOBS) $(OPTIONS)

@@ -63,7 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--managers", type=int, default=3, choices=(3, 5, 7))
     parser.add_argument("--jobs", type=int, default=1, help="labs side by side")
     parser.add_argument("--seed", type=int, default=None, help="of the first chunk; the next ones count up")
-    parser.add_argument("--chunk", type=int, default=120, help="rounds before a fresh cluster is made")
+    parser.add_argument("--chunk", type=int, default=125, help="rounds before a fresh cluster is made")
     parser.add_argument("--kinds", default="", help="only these faults: kill,stop,cut,full-disk,clock or finer")
     parser.add_argument("--no-clocks", action="store_true", help="without libfaketime")
     parser.add_argument("--verbose", action="store_true", help="print each round")
