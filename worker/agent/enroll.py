@@ -117,19 +117,17 @@ async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
 
     Raises Unavailable, which tells the attempts, after `ATTEMPTS` of them; all else at once.
     """
-    for attempt in range(ATTEMPTS - 1):
+    attempts = 0
+    while True:
         try:
             return await step()
         except Unreachable as error:
             if error.was_sent:
                 raise
-        await asyncio.sleep(_BETWEEN_ATTEMPTS.delay_seconds(attempt, SYSTEM_ENTROPY.uniform(0, 1)))
-    try:
-        return await step()
-    except Unreachable as error:
-        if error.was_sent:
-            raise
-        raise Unavailable(f"{error.message} (tried {ATTEMPTS} times)", remedy=error.remedy) from error
+            attempts += 1
+            if attempts == ATTEMPTS:
+                raise Unavailable(f"{error.message} (tried {ATTEMPTS} times)", remedy=error.remedy) from error
+        await asyncio.sleep(_BETWEEN_ATTEMPTS.delay_seconds(attempts - 1, SYSTEM_ENTROPY.uniform(0, 1)))
 
 
 def _unfinished(address: str, reason: str, remedy: str) -> Unreachable:
