@@ -26,6 +26,7 @@ from pyswarm.agent_runtime.container.record import Created, Outcome, Record
 from pyswarm.agent_runtime.container.spawner_protocol import EXIT_FILE, PROCESS_FILE
 from pyswarm.agent_runtime.kernel import small_files
 from pyswarm.agent_runtime.kernel.process import ProcessId
+from pyswarm.agent_runtime.kernel.top_directory import mark_top_directory
 from pyswarm.agent_runtime.kernel.trees import remove_tree
 from pyswarm.proto.log import get_logger
 from pyswarm.proto.v1 import runtime_pb2 as pb
@@ -80,6 +81,7 @@ class StateDirectory:
 
     def prepare(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o711)
+        mark_top_directory(self.root)
 
     def create(self, record: Record) -> None:
         """Write a new container. It exists once its directory is renamed into place."""
