@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pyswarm.worker.network import namespaces, rtnetlink
-from pyswarm.worker.network.plan import BRIDGE, bridge_mac
+from pyswarm.worker.network.plan import BRIDGE, hardware_address_of
 from pyswarm.worker.network.rtnetlink import EXISTS, GONE, LOOPBACK_INDEX, Door, Request
 
 _INSIDE = "eth0"
@@ -30,7 +30,7 @@ class Links:
         self._door.ask([rtnetlink.new_bridge(BRIDGE)], accept=EXISTS)
         # A hardware address of its own: else the bridge takes the lowest of its ports', and every container loses its
         # gateway for a while when that port's container ends.
-        self._door.ask([rtnetlink.hardware_address(BRIDGE, bridge_mac(address))])
+        self._door.ask([rtnetlink.hardware_address(BRIDGE, hardware_address_of(address))])
         index = socket.if_nametoindex(BRIDGE)
         self._door.ask([rtnetlink.new_address(index, address, prefix_length)], accept=EXISTS)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
@@ -43,7 +43,9 @@ class Links:
         May be repeated.
         """
         inside = [
-            rtnetlink.new_veth(_INSIDE, index=_INSIDE_INDEX, peer=name, peer_namespace=self._namespace),
+            rtnetlink.new_veth(
+                _INSIDE, hardware_address_of(address), index=_INSIDE_INDEX, peer=name, peer_namespace=self._namespace
+            ),
             rtnetlink.link_up(LOOPBACK_INDEX),
             rtnetlink.new_address(_INSIDE_INDEX, address, prefix_length),
             rtnetlink.default_route(gateway),

@@ -64,6 +64,10 @@ def host_link(task_id: str) -> str:
     return f"psw{task_id[:12]}"
 
 
-def bridge_mac(address: str) -> str:
-    """Return the hardware address of the bridge that has an IPv4 address: locally administered, always the same."""
+def hardware_address_of(address: str) -> str:
+    """Return the hardware address that belongs to an IPv4 address on the bridge: locally administered, always the same.
+
+    Whoever takes over an address answers under the same hardware address, so that no neighbour's memory of the former
+    owner is wrong.
+    """
     return "02:42:" + ":".join(f"{int(part):02x}" for part in address.split("."))

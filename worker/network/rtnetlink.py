@@ -46,15 +46,17 @@ def new_bridge(name: str) -> Request:
 
 def hardware_address(name: str, address: str) -> Request:
     """Give a link a hardware address, like `02:42:ac:1e:00:01`, and put it up."""
-    packed = bytes(int(part, 16) for part in address.split(":"))
-    return _NEWLINK, 0, _link(up=True) + _text(_LINK_NAME, name) + _attribute(_LINK_ADDRESS, packed)
+    return _NEWLINK, 0, _link(up=True) + _text(_LINK_NAME, name) + _hardware_address(address)
 
 
-def new_veth(name: str, *, index: int, peer: str, peer_namespace: int) -> Request:
-    """Make a link `name`, up, with this index; its other end is `peer` in the namespace open at that descriptor."""
+def new_veth(name: str, address: str, *, index: int, peer: str, peer_namespace: int) -> Request:
+    """Make a link `name`, up, with this hardware address and index.
+
+    Its other end is `peer` in the namespace open at that descriptor.
+    """
     other = _link() + _text(_LINK_NAME, peer) + _number(_LINK_NAMESPACE, peer_namespace)
     info = _text(_INFO_KIND, "veth") + _attribute(_INFO_DATA | _NESTED, _attribute(_VETH_PEER | _NESTED, other))
-    own = _link(index=index, up=True) + _text(_LINK_NAME, name)
+    own = _link(index=index, up=True) + _text(_LINK_NAME, name) + _hardware_address(address)
     return _NEWLINK, _NEW, own + _attribute(_LINK_INFO | _NESTED, info)
 
 
@@ -115,6 +117,10 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 def _text(kind: int, value: str) -> bytes:
     return _attribute(kind, value.encode() + b"\0")
+
+
+def _hardware_address(address: str) -> bytes:
+    return _attribute(_LINK_ADDRESS, bytes(int(part, 16) for part in address.split(":")))
 
 
 def _number(kind: int, value: int) -> bytes:

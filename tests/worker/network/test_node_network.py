@@ -96,6 +96,29 @@ def test_a_wire_that_is_cut_is_gone_at_both_ends_and_may_be_cut_again(machine: M
     assert "pswtask3" in machine.ip("-brief", "link")
 
 
+def test_a_task_is_reached_at_once_at_an_address_that_another_had_before(machine: Machine, wired: dict[str, Path]):
+    """The machine and the neighbours remember for half a minute which hardware address an address has."""
+    path, neighbour = wired.values()
+
+    def replace() -> None:
+        links = Links()
+        links.cut("pswtask2")
+        namespaces.remove(path)
+        links.wire("pswtask2", path, "172.30.0.2", 16, GATEWAY)
+        links.close()
+
+    def serve_and_ask() -> None:
+        with namespaces.furnish(path, lambda: socket.create_server(("172.30.0.2", 80))):
+            for ask_from in (machine.path, neighbour):
+                # Less than the second after which a lost first packet is sent again.
+                ask = lambda: socket.create_connection(("172.30.0.2", 80), timeout=0.9).close()  # noqa: E731
+                namespaces.furnish(ask_from, ask)
+
+    serve_and_ask()
+    machine.run(replace)
+    serve_and_ask()
+
+
 def test_what_the_kernel_refuses_is_told(machine: Machine, wired: dict[str, Path], tmp_path: Path):
     def wire_twice() -> None:
         links = Links()

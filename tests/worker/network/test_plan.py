@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pyswarm.proto.errors import ResourceExhausted
 from pyswarm.worker.network.ipam import claim, gateway_of
-from pyswarm.worker.network.plan import Published, bridge_mac, host_link, ruleset
+from pyswarm.worker.network.plan import Published, hardware_address_of, host_link, ruleset
 
 SUBNET = ipaddress.IPv4Network("172.30.0.0/16")
 
@@ -42,4 +42,4 @@ def test_the_same_ports_make_the_same_rules_in_any_order():
 
 def test_names_fit_the_kernel_and_addresses_stay():
     assert len(host_link("a" * 25)) <= 15
-    assert bridge_mac("172.30.0.1") == "02:42:ac:1e:00:01"
+    assert hardware_address_of("172.30.0.1") == "02:42:ac:1e:00:01"
