@@ -148,11 +148,11 @@ class _Loads:
         self._branches: Counter[tuple[str, ...]] = Counter()
         for id in table.nodes_of_service.get(service.id, ()):
             info = table.infos[id]
-            self.change(info, info.tasks_of_service[service.id])
+            self.change(info, info.active_of_service.get(service.id, 0))
 
     def of(self, info: NodeInfo) -> tuple[int, ...]:
         branches = (self._branches[branch] for branch in self._branches_of(info))
-        return (*branches, info.tasks_of_service.get(self._service_id, 0), info.tasks_total)
+        return (*branches, info.active_of_service.get(self._service_id, 0), info.active_total)
 
     def change(self, info: NodeInfo, count: int) -> None:
         for branch in self._branches_of(info):

@@ -18,15 +18,18 @@ FAILURE_WINDOW_SECONDS = 300.0
 """A node where this version of a service failed so often lately is tried last (SwarmKit scheduler.go)."""
 
 Rank = tuple[bool, int, int, str]
-"""Whether it fails lately, tasks of the service, tasks in all, node id."""
+"""Whether it fails lately, active tasks of the service, active tasks in all, node id."""
 
 
 @dataclass(slots=True)
 class NodeInfo:
     node: Node
     free: Resources
-    tasks_total: int = 0
+    active_total: int = 0
+    active_of_service: dict[str, int] = field(default_factory=dict)
+    """Tasks that are to stay: what a newcomer is spread by. One that was told to stop is as good as gone."""
     tasks_of_service: dict[str, int] = field(default_factory=dict)
+    """Tasks that hold resources here, told to stop or not: what the filters go by."""
     failed_at: dict[str, list[float]] = field(default_factory=dict)
     """When tasks of a revision failed here, oldest first, at most `FAILURES_MAX`."""
     host_ports: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -35,10 +38,14 @@ class NodeInfo:
     keeps_away: Counter[str] = field(default_factory=Counter)
     """The affinities of its tasks that keep others away, which a newcomer must heed as well."""
 
-    def take(self, service_id: str, revision: Revision, pieces: tuple[GenericResource, ...] = ()) -> None:
+    def take(
+        self, service_id: str, revision: Revision, pieces: tuple[GenericResource, ...] = (), *, is_active: bool = True
+    ) -> None:
         self.free -= revision.task_template.resources.reservations
-        self.tasks_total += 1
         self.tasks_of_service[service_id] = self.tasks_of_service.get(service_id, 0) + 1
+        if is_active:
+            self.active_total += 1
+            self.active_of_service[service_id] = self.active_of_service.get(service_id, 0) + 1
         if revision.ports:
             self.host_ports.update(host_ports(revision.ports))
         if pieces and self.pieces is not None:
@@ -46,17 +53,23 @@ class NodeInfo:
         if revision.task_template.placement.affinities:
             self.keeps_away.update(kept_away_by(revision))
 
-    def give_back(self, service_id: str, revision: Revision, pieces: tuple[GenericResource, ...] = ()) -> None:
+    def stop(self, service_id: str) -> None:
+        """A task of the service was told to stop: it holds what it holds until it has."""
+        self.active_total -= 1
+        _count_down(self.active_of_service, service_id)
+
+    def give_back(
+        self, service_id: str, revision: Revision, pieces: tuple[GenericResource, ...] = (), *, is_active: bool = True
+    ) -> None:
         if pieces and self.pieces is not None:
             self.pieces.give_back(pieces)
         if revision.task_template.placement.affinities:
             self.keeps_away.subtract(kept_away_by(revision))
             self.keeps_away = +self.keeps_away
         self.free += revision.task_template.resources.reservations
-        self.tasks_total -= 1
-        self.tasks_of_service[service_id] -= 1
-        if not self.tasks_of_service[service_id]:
-            del self.tasks_of_service[service_id]
+        _count_down(self.tasks_of_service, service_id)
+        if is_active:
+            self.stop(service_id)
         if revision.ports:
             self.host_ports.subtract(host_ports(revision.ports))
 
@@ -68,8 +81,8 @@ class NodeInfo:
         """Lower is better: not failing, few tasks of this service, few tasks at all, then by id."""
         return (
             self.is_failing(revision_id, now),
-            self.tasks_of_service.get(service_id, 0),
-            self.tasks_total,
+            self.active_of_service.get(service_id, 0),
+            self.active_total,
             self.node.id,
         )
 
@@ -83,6 +96,12 @@ class NodeInfo:
 
     def uses(self, port: tuple[int, str]) -> bool:
         return self.host_ports[port] > 0
+
+
+def _count_down(counts: dict[str, int], key: str) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 def host_ports(ports: tuple[PortConfig, ...]) -> set[tuple[int, str]]:

@@ -70,9 +70,11 @@ class NodeTable:
         before = old if old is not None and holds_resources(old) else None
         after = new if new is not None and holds_resources(new) else None
         if before is not None and after is not None and before.node_id == after.node_id:
+            if before.is_wanted and not after.is_wanted:
+                self._stop(after, seen)
             return
         if after is not None and (booked := self._booked.pop(after.id, None)) is not None:
-            if booked.node_id == after.node_id:
+            if booked.node_id == after.node_id and after.is_wanted:
                 return  # as we decided
             self._give_back(*booked)
         if before is not None:
@@ -111,7 +113,7 @@ class NodeTable:
         self._give_back(task.node_id, revision, task.assigned_generic)
         # The node has become better than its entries say: it gets another one where it belongs.
         info = self.infos[task.node_id]
-        self._enter(info, self._pools, (info.tasks_total, info.node.id))
+        self._enter(info, self._pools, (info.active_total, info.node.id))
         self._enter(info, self._packed, _packed(info))
 
     def put_back(self, task: Task, revision: Revision) -> None:
@@ -127,7 +129,7 @@ class NodeTable:
         """
         heap = self._pools.get(key)
         if heap is None:
-            heap = [(info.tasks_total, id) for id, info in self.infos.items() if admits(info)]
+            heap = [(info.active_total, id) for id, info in self.infos.items() if admits(info)]
             heapq.heapify(heap)
             self._pools[key] = heap
             self._admits[key] = admits
@@ -188,21 +190,35 @@ class NodeTable:
         revision = seen.revision_of(task)
         # A task outlives its revision only when its node is long gone.
         if revision is not None:
-            self._take(task.node_id, revision, task.assigned_generic)
+            self._take(task.node_id, revision, task.assigned_generic, is_active=task.is_wanted)
+
+    def _stop(self, task: Task, seen: Snapshot) -> None:
+        if seen.revision_of(task) is None:
+            self._count_anew(task.node_id, seen)
+        elif (info := self.infos.get(task.node_id)) is not None:
+            info.stop(task.service_id)
+            self._forget_pools()
 
     def _unbook(self, task: Task, seen: Snapshot) -> None:
         revision = seen.revision_of(task)
-        if revision is not None:
-            self._give_back(task.node_id, revision, task.assigned_generic)
-        elif (info := self.infos.get(task.node_id)) is not None:
-            # Deleted in the same entry: count the node's tasks anew.
+        if revision is None:
+            self._count_anew(task.node_id, seen)
+        else:
+            self._give_back(task.node_id, revision, task.assigned_generic, is_active=task.is_wanted)
+
+    def _count_anew(self, node_id: str, seen: Snapshot) -> None:
+        """Count a node's tasks when one's revision was deleted in the same entry."""
+        info = self.infos.get(node_id)
+        if info is not None:
             self.node_changed(info.node, seen)
 
-    def _take(self, node_id: str, revision: Revision, pieces: tuple[GenericResource, ...]) -> None:
+    def _take(
+        self, node_id: str, revision: Revision, pieces: tuple[GenericResource, ...], *, is_active: bool = True
+    ) -> None:
         info = self.infos.get(node_id)
         if info is None:
             return
-        info.take(revision.service_id, revision, pieces)
+        info.take(revision.service_id, revision, pieces, is_active=is_active)
         nodes = self.nodes_of_service.get(revision.service_id)
         if nodes is None:
             self.nodes_of_service[revision.service_id] = {node_id}
@@ -211,12 +227,14 @@ class NodeTable:
         if info.keeps_away:
             self.keepers_away.add(node_id)
 
-    def _give_back(self, node_id: str, revision: Revision, pieces: tuple[GenericResource, ...]) -> None:
+    def _give_back(
+        self, node_id: str, revision: Revision, pieces: tuple[GenericResource, ...], *, is_active: bool = True
+    ) -> None:
         info = self.infos.get(node_id)
         if info is None:
             return
         service_id = revision.service_id
-        info.give_back(service_id, revision, pieces)
+        info.give_back(service_id, revision, pieces, is_active=is_active)
         if not info.keeps_away:
             self.keepers_away.discard(node_id)
         if service_id not in info.tasks_of_service:
@@ -236,4 +254,4 @@ class NodeTable:
 
 
 def _packed(info: NodeInfo) -> Packed:
-    return (-info.fullness, -info.tasks_total, info.node.id)
+    return (-info.fullness, -info.active_total, info.node.id)

@@ -137,7 +137,7 @@ def _place(
             apart.add(node_id)
             heapq.heappush(known, table.infos[node_id].rank(service_id, revision.id, now))
     for id in aside:
-        heapq.heappush(pool, (table.infos[id].tasks_total, id))
+        heapq.heappush(pool, (table.infos[id].active_total, id))
     return placed
 
 
@@ -169,9 +169,9 @@ def _best(
     while pool:
         total, id = pool[0]
         info = table.infos[id]
-        if total != info.tasks_total:
+        if total != info.active_total:
             # It took tasks since: let it find its new place.
-            heapq.heapreplace(pool, (info.tasks_total, id))
+            heapq.heapreplace(pool, (info.active_total, id))
             continue
         heapq.heappop(pool)
         aside.append(id)

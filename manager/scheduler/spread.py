@@ -28,7 +28,7 @@ def place_spread(
     for info in table.infos.values():
         branch = tuple(label_value(info, key) for key in preferences)
         for depth in range(1, len(branch) + 1):
-            load[branch[:depth]] += info.tasks_of_service.get(service_id, 0)
+            load[branch[:depth]] += info.active_of_service.get(service_id, 0)
         why_not = refusal(info, revision, company)
         if why_not:
             refusals[why_not] += 1

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -42,16 +43,18 @@ def test_a_rolling_update_replaces_every_replica_in_order_and_keeps_enough_runni
     seen += [json.loads(line) for line in observer.stdout.read().splitlines()]
     report = json.loads(load.stdout.read())
     record_property("http_requests", report["requests"])
-    record_property("http_failed", report["failed"])
+    record_property("http_failed", len(report["failed"]))
 
     assert {r.image for r in web.running()} == {image}
     assert len(web.running()) == REPLICAS
+    # Each new task went to one of the emptiest hosts.
+    assert sorted(Counter(r.host for r in web.running()).values()) == [1, 1, 1, 1, 2]
     assert min(s["running"] for s in seen) >= REPLICAS - PARALLELISM
     assert _order(seen) == sorted(_order(seen)), "slots were not updated in ascending order"
     assert len(_order(seen)) == REPLICAS
-    assert report["failed"] == 0
-    # It was asked all along: the old version answered, and the new one.
-    assert report["requests"] > 10
+    assert report["failed"] == []
+    # It was asked all along, and no request hung: the old version answered, and the new one.
+    assert report["requests"] > 50
     assert set(report["pages"]) == {"1", "2"}
     assert image.startswith(REGISTRY)
 

@@ -168,6 +168,7 @@ MOVES = [TaskState.ASSIGNED, TaskState.RUNNING, TaskState.FAILED, TaskState.COMP
 
 steps = st.one_of(
     st.tuples(st.just("task"), st.integers(0, 7), st.sampled_from(MOVES), st.integers(0, 3)),
+    st.tuples(st.just("stop"), st.integers(0, 7), st.just(None), st.just(0)),
     st.tuples(st.just("delete"), st.integers(0, 7), st.just(None), st.just(0)),
     st.tuples(st.just("node"), st.integers(0, 3), st.sampled_from([NodeState.READY, NodeState.DOWN]), st.just(0)),
     st.tuples(st.just("remove"), st.integers(0, 3), st.just(None), st.just(0)),
@@ -205,6 +206,8 @@ def test_a_table_that_follows_events_equals_one_made_anew(script: list[tuple[str
                 pieces = task.assigned_generic if stays else (GenericResource("gpu", name=f"g{where}"),)  # type: ignore[union-attr]
                 fresh = replace(fresh, assigned_generic=pieces)
             apply(Create(fresh) if task is None else Update(replace(fresh, version=task.version)))
+        elif what == "stop" and task is not None:
+            apply(Update(replace(task, desired_state=TaskState.SHUTDOWN)))
         elif what == "delete" and task is not None:
             apply(Delete("task", task.id, task.version))
         elif what == "node":
@@ -227,7 +230,8 @@ def _facts(table: NodeTable) -> object:
             id: (
                 info.node,
                 info.free,
-                info.tasks_total,
+                info.active_total,
+                info.active_of_service,
                 dict(info.tasks_of_service),
                 +info.host_ports,
                 info.pieces,

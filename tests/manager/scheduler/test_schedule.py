@@ -43,6 +43,17 @@ def test_tasks_of_one_service_go_to_the_nodes_with_fewest_of_them_first():
     assert all(after[t.id].state is TaskState.ASSIGNED for t in tasks)
 
 
+@pytest.mark.parametrize("placement", [{}, {"preferences": ("node.labels.zone",)}], ids=["nodes", "labels"])
+def test_a_task_that_was_told_to_stop_does_not_keep_others_off_its_node(placement: dict[str, tuple[str, ...]]):
+    """Else a rolling update leaves the replicas on ever fewer nodes: each new one shuns the place of the old."""
+    web, db = a_service("web", **placement), a_service("db")
+    stopping = [a_task(f"old{n}", service=web, node="n1", desired=TaskState.SHUTDOWN) for n in (1, 2)]
+    busy = [a_task("kept", service=web, node="n2"), a_task("other", service=db, node="n2")]
+    nodes = [a_node(f"n{n}", labels={"zone": f"z{n}"}) for n in (1, 2)]
+    after = place(web, db, a_revision(web), a_revision(db), *stopping, *busy, *nodes, pending(web, 1), pending(web, 2))
+    assert [after[f"web-{slot}"].node_id for slot in (1, 2)] == ["n1", "n1"]
+
+
 def test_reservations_are_booked_within_one_pass():
     web = a_service("web", reserve_memory_bytes=3 * GIB)
     nodes = [a_node(f"n{n}") for n in (1, 2)]
