@@ -27,6 +27,7 @@ from pyswarm.proto import log as logging
 from pyswarm.proto.errors import Locked, SwarmError
 from pyswarm.proto.paths import NodePaths
 from pyswarm.proto.rpc import core_log
+from pyswarm.proto.rpc.event_loop import GrpcUvloop
 from pyswarm.proto.unlock_key import LOCKED_EXIT_STATUS, parse_unlock_key
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
     sys.setswitchinterval(SWITCH_SECONDS)
-    uvloop.run(work)
+    uvloop.run(work, loop_factory=GrpcUvloop)
 
 
 def _end_process(died: threading.ExceptHookArgs) -> None:

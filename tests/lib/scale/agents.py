@@ -28,6 +28,7 @@ from pyswarm.proto.entropy import SYSTEM_ENTROPY
 from pyswarm.proto.model.objects import NodeDescription
 from pyswarm.proto.model.resources import Platform, Resources
 from pyswarm.proto.rpc.client import ManagerPool, open_channel
+from pyswarm.proto.rpc.event_loop import GrpcSelectorLoop
 from pyswarm.proto.rpc.tls import pinned_root_credentials
 from pyswarm.proto.v1 import ca_pb2, ca_pb2_grpc, dispatcher_pb2, types_pb2
 from pyswarm.worker.agent.agent import Agent
@@ -210,4 +211,5 @@ if __name__ == "__main__":
     logging.configure(component="agents", level="warning")
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=GrpcSelectorLoop) as runner:
+        runner.run(main())
