@@ -7,6 +7,7 @@ depends on what was lost.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache
 from typing import TypeVar
 
 import grpc.aio
@@ -69,6 +70,9 @@ have something to tell at once, each of them tells more at a time."""
 REPORT_SECONDS = 60.0
 """How long reports may take to be written: what is slow may be the disk, and whether the line is is for heartbeats to
 find out. To open another session would only have everything reported again."""
+
+SPECS_KEPT = 256
+"""Specs that came with tasks, kept for further tasks of the same service."""
 
 T = TypeVar("T")
 
@@ -303,11 +307,17 @@ def _accepted(update: pb.TaskAssignment) -> Accepted:
     task = from_message(update.task, Task)
     return Accepted(
         task=task,
-        spec=from_message(update.spec, TaskSpec),
+        spec=_spec(update.spec.SerializeToString()),
         ports=tuple(from_message(port, PortConfig) for port in update.ports),
         service_name=update.service_name,
         status=task.status,
     )
+
+
+@lru_cache(maxsize=SPECS_KEPT)
+def _spec(encoded: bytes) -> TaskSpec:
+    """Return a spec as it was sent: read once for all tasks of a service, which share it."""
+    return from_message(types_pb2.TaskSpec.FromString(encoded), TaskSpec)
 
 
 def _reports_message(session_id: str, taken: dict[str, TaskStatus]) -> pb.UpdateTaskStatusRequest:
