@@ -37,6 +37,8 @@ def test_a_drain_waits_and_never_runs_fewer_than_wanted(web: Cluster):
     assert min(fewest) >= 6
     moved = web.pyswarm("why", f"{SERVICE}.1")
     assert "running" in moved
+    # After another test's update the deployment was one, too: its last tasks may still have to prove stable.
+    web.until(lambda: '"updating"' not in web.pyswarm("service", "inspect", SERVICE), "the update to end", 30)
     web.pyswarm("service", "rebalance", SERVICE)
     spread = by_host(web.running())
     assert max(spread.values()) - min(spread.get(name, 0) for name in web.lab.hosts) <= 1
