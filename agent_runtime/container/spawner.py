@@ -65,6 +65,8 @@ def main(*, socket_descriptor: int, scratch: str, native: bool) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
+    if spawner.is_native:
+        executor.keep_from_children()
     spawner.run()
 
 
@@ -87,7 +89,7 @@ class Spawner:
 
     def __init__(self, listener: socket.socket, machine: str, *, native: bool) -> None:
         self._listener = listener
-        self._native = native
+        self.is_native = native
         self._machine = machine
         self._daemon: socket.socket | None = None
         self._containers: dict[str, _Container] = {}
@@ -190,7 +192,7 @@ class Spawner:
         try:
             program, beside = _read_all(program_file), slots[0] if is_exec else None
             child = executor.clone(
-                program, slots, into_cgroup=cgroup, beside=beside, native=self._native, shares_memory=not is_held
+                program, slots, into_cgroup=cgroup, beside=beside, native=self.is_native, shares_memory=not is_held
             )
         except (OSError, ValueError) as error:
             print(f"cannot clone {container_id}: {error}", file=sys.stderr, flush=True)

@@ -10,18 +10,21 @@
  *
  * A child that joins a running container, whose processes may be hostile, or that waits for long before execve, gets a
  * copy of our memory instead. It gives all of it back at once but what it runs on, some 50 kB: pages that we change
- * meanwhile would otherwise be kept twice for every child that waits.
+ * meanwhile would otherwise be kept twice for every child that waits. Whoever makes many of them spares the kernel most
+ * of the copy: `keep_from_children`.
  */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <errno.h>
+#include <inttypes.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -274,21 +277,37 @@ static struct range pages(uintptr_t start, uintptr_t end)
     return (struct range){start & ~(page - 1), (end + page - 1) & ~(page - 1)};
 }
 
-/* Note what a child needs of a copy of our memory: this file, its job, and around the thread's pointer what the
+/* What a child needs of a copy of our memory besides its job: this file, and around the thread's pointer what the
  * compiler and the kernel (rseq) look at. */
+static struct range own_file(void)
+{
+    return pages((uintptr_t)__ehdr_start, (uintptr_t)_end);
+}
+
+static struct range around_thread(void)
+{
+    uintptr_t thread = (uintptr_t)__builtin_thread_pointer();
+    return pages(thread - KEPT_AROUND_THREAD, thread + KEPT_AROUND_THREAD);
+}
+
+static void sort(struct range *range, int count)
+{
+    for (int last = count - 1; last > 0; last--)
+        for (int at = 0; at < last; at++)
+            if (range[at].start > range[at + 1].start) {
+                struct range earlier = range[at + 1];
+                range[at + 1] = range[at];
+                range[at] = earlier;
+            }
+}
+
 static void note_kept(struct job *job)
 {
-    uintptr_t base = (uintptr_t)job - CHILD_STACK_BYTES, thread = (uintptr_t)__builtin_thread_pointer();
-    job->kept[0] = pages((uintptr_t)__ehdr_start, (uintptr_t)_end);
+    uintptr_t base = (uintptr_t)job - CHILD_STACK_BYTES;
+    job->kept[0] = own_file();
     job->kept[1] = pages(base, base + job->mapping_bytes);
-    job->kept[2] = pages(thread - KEPT_AROUND_THREAD, thread + KEPT_AROUND_THREAD);
-    for (int last = KEPT - 1; last > 0; last--)
-        for (int at = 0; at < last; at++)
-            if (job->kept[at].start > job->kept[at + 1].start) {
-                struct range earlier = job->kept[at + 1];
-                job->kept[at + 1] = job->kept[at];
-                job->kept[at] = earlier;
-            }
+    job->kept[2] = around_thread();
+    sort(job->kept, KEPT);
 }
 
 /* Clone with a copy of our memory. Return 0 or an errno. */
@@ -437,8 +456,45 @@ static PyObject *executor_clone(PyObject *module, PyObject *arguments)
     return PyLong_FromLong(pid);
 }
 
+PyDoc_STRVAR(keep_from_children_doc,
+"keep_from_children()\n\n"
+"Let no child that gets a copy of our memory have what is mapped now, but what `clone` needs of it. To copy page tables\n"
+"and to take them apart again is most of what such a child costs. It is for good: who calls this cannot fork any more.\n"
+"Raises OSError.");
+
+static PyObject *executor_keep_from_children(PyObject *module, PyObject *nothing)
+{
+    (void)module;
+    (void)nothing;
+    struct range kept[] = {own_file(), around_thread()};
+    sort(kept, 2);
+    FILE *maps = fopen("/proc/self/maps", "re");
+    if (maps == NULL)
+        return PyErr_SetFromErrnoWithFilename(PyExc_OSError, "/proc/self/maps");
+    char line[512];
+    uintptr_t start, end;
+    while (fgets(line, sizeof line, maps) != NULL) {
+        /* A longer line goes on with a path, which does not begin with two numbers. */
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) != 2)
+            continue;
+        for (int number = 0; number < 2; number++) {
+            uintptr_t before = kept[number].start < end ? kept[number].start : end;
+            /* Refused for what the kernel itself maps, which costs little. */
+            if (before > start)
+                madvise((void *)start, before - start, MADV_DONTFORK);
+            if (kept[number].end > start)
+                start = kept[number].end;
+        }
+        if (end > start)
+            madvise((void *)start, end - start, MADV_DONTFORK);
+    }
+    fclose(maps);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"clone", executor_clone, METH_VARARGS, clone_doc},
+    {"keep_from_children", executor_keep_from_children, METH_NOARGS, keep_from_children_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -160,6 +160,32 @@ def one_with_a_copy_of_our_memory_gives_it_back() -> None:
 
 
 @case
+def what_is_kept_from_children_is_not_copied_for_them() -> None:
+    if not NATIVE:
+        return
+    assert copied_kib() > 1000
+    executor.keep_from_children()
+    assert copied_kib() < 300
+    for _ in range(3):
+        child = waiting_once_more()
+        assert len([bytes(1000) for _ in range(10_000)]) == 10_000  # ours is whole, and grows
+        assert let_go(child) == b""
+        assert ended(child) == 4
+
+
+def copied_kib() -> int:
+    """Return how much of our memory a child with a copy would get."""
+    resident, copied = 0, 0
+    with open("/proc/self/smaps") as mappings:
+        for line in mappings:
+            if line.startswith("Rss:"):
+                resident = int(line.split()[1])
+            elif line.startswith("VmFlags:") and "dc" not in line.split():
+                copied += resident
+    return copied
+
+
+@case
 def many_wait_at_their_gates_and_go_in_any_order() -> None:
     w = Writer()
     program = shell(w, "exit 3")
