@@ -57,6 +57,10 @@ ASSIGNMENTS_PER_SECOND_MAX = 2_000
 """Messages of all assignment streams together, after the first on each: tasks that are placed one after the other on
 thousands of nodes travel together, as many as go to one node."""
 
+REPORTS_PER_SECOND_MAX = 1_000
+"""Requests with reports of all nodes together, after the first of each: when thousands of agents have something to tell
+at once, each of them tells more at a time."""
+
 Call = tuple[list[Report], asyncio.Future[None]]
 """The reports of one call, and what tells that they are committed."""
 
@@ -165,6 +169,11 @@ class DispatcherEdge:
     def assignments_apart_seconds(self) -> float:
         """How long after a message the next one to the same node may leave."""
         return len(self._by_node) / ASSIGNMENTS_PER_SECOND_MAX
+
+    @property
+    def reports_apart_seconds(self) -> float:
+        """How long after a report was answered the next one from the same node may come."""
+        return len(self._by_node) / REPORTS_PER_SECOND_MAX
 
     def check_caller(self, caller: Caller) -> None:
         """Raise PermissionDenied for one that the gate would not admit any more, whose stream goes on."""
@@ -298,13 +307,20 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
             edge.nodes.beat(caller.node_id, request.session_id)
             yield pb.HeartbeatResponse(period_seconds=edge.nodes.period_seconds)
 
-    async def UpdateTaskStatus(self, request: pb.UpdateTaskStatusRequest, context: Any) -> pb.UpdateTaskStatusResponse:
-        edge = self._edge()
-        node_id = current_caller().node_id
-        edge.nodes.beat(node_id, request.session_id)
-        period_seconds = edge.nodes.period_seconds
-        await edge.report([Report(node_id, r.task_id, from_message(r.status, TaskStatus)) for r in request.reports])
-        return pb.UpdateTaskStatusResponse(period_seconds=period_seconds)
+    async def UpdateTaskStatus(
+        self, request_iterator: AsyncIterator[pb.UpdateTaskStatusRequest], context: Any
+    ) -> AsyncIterator[pb.UpdateTaskStatusResponse]:
+        caller = current_caller()
+        async for request in request_iterator:
+            edge = self._edge()
+            edge.check_caller(caller)
+            edge.nodes.beat(caller.node_id, request.session_id)
+            await edge.report(
+                [Report(caller.node_id, r.task_id, from_message(r.status, TaskStatus)) for r in request.reports]
+            )
+            yield pb.UpdateTaskStatusResponse(
+                period_seconds=edge.nodes.period_seconds, apart_seconds=edge.reports_apart_seconds
+            )
 
     async def Assignments(self, request: pb.AssignmentsRequest, context: Any) -> AsyncIterator[pb.AssignmentsMessage]:
         edge = self._edge()

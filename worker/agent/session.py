@@ -64,8 +64,8 @@ cluster whose agents all come back opens so many a second, and to ask anew only 
 RPC_SECONDS = 5.0
 
 REPORTS_APART_SECONDS_MAX = 2.0
-"""After a report the next one waits for as long as the managers took to answer, up to this: when thousands of agents
-have something to tell at once, each of them tells more at a time."""
+"""After a report the next one waits for as long as the managers took to answer, up to this, or for as long as they say:
+when thousands of agents have something to tell at once, each of them tells more at a time."""
 
 REPORT_SECONDS = 60.0
 """How long reports may take to be written: what is slow may be the disk, and whether the line is is for heartbeats to
@@ -248,17 +248,31 @@ class Sessions:
         raise SessionEnded("the manager ended the assignments")
 
     async def _reports(self, stub: "dispatcher_pb2_grpc.DispatcherAsyncStub") -> None:
+        due: asyncio.Queue[pb.UpdateTaskStatusRequest] = asyncio.Queue(maxsize=1)
+        answers = stub.UpdateTaskStatus(_taken_from(due)).__aiter__()
         while True:
             taken = await self._reporter.take()
             try:
                 message = _reports_message(self._session_id, taken)
                 began = asyncio.get_running_loop().time()
-                answer = await stub.UpdateTaskStatus(message, timeout=REPORT_SECONDS)
-                self._is_heard(answer.period_seconds)
+                due.put_nowait(message)
+                answer = await self._written(answers)
             except BaseException:
                 self._reporter.give_back(taken)
                 raise
-            await asyncio.sleep(min(self._heard_at - began, REPORTS_APART_SECONDS_MAX))
+            self._is_heard(answer.period_seconds)
+            took = self._heard_at - began
+            await asyncio.sleep(max(answer.apart_seconds, min(took, REPORTS_APART_SECONDS_MAX)))
+
+    async def _written(self, answers: AsyncIterator[pb.UpdateTaskStatusResponse]) -> pb.UpdateTaskStatusResponse:
+        """Return what the managers say once reports are written. Raises Unreachable when they do not."""
+        try:
+            async with asyncio.timeout(REPORT_SECONDS):
+                return await anext(answers)
+        except StopAsyncIteration as error:
+            raise SessionEnded("the manager ended the reports") from error
+        except TimeoutError as error:
+            raise Unreachable(f"{self._pool.address} wrote no reports within {REPORT_SECONDS:g} s") from error
 
 
 def _patience(attempts_in_vain: int) -> float:

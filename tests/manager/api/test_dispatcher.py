@@ -53,10 +53,18 @@ class Leader:
         return self.servicer.Heartbeats(requests(), None)
 
     async def report(self, state: TaskState, *task_ids: str) -> pb.UpdateTaskStatusResponse:
+        return await anext(self.reports(state, list(task_ids)))
+
+    def reports(self, state: TaskState, *requests: list[str]) -> AsyncIterator[pb.UpdateTaskStatusResponse]:
+        """Report the state of the tasks of each request, one request after the other on one stream."""
         status = types_pb2.TaskStatus(state=int(state))  # type: ignore[arg-type]
-        reports = [pb.TaskStatusReport(task_id=task_id, status=status) for task_id in task_ids]
-        request = pb.UpdateTaskStatusRequest(session_id=self.session_id, reports=reports)
-        return await self.servicer.UpdateTaskStatus(request, None)
+
+        async def sent(session_id: str) -> AsyncIterator[pb.UpdateTaskStatusRequest]:
+            for task_ids in requests:
+                reports = [pb.TaskStatusReport(task_id=task_id, status=status) for task_id in task_ids]
+                yield pb.UpdateTaskStatusRequest(session_id=session_id, reports=reports)
+
+        return self.servicer.UpdateTaskStatus(sent(self.session_id), None)
 
     def states(self) -> set[TaskState]:
         return {task.state for task in self.store.view.tasks()}
@@ -124,6 +132,39 @@ async def test_a_report_counts_as_a_heartbeat(leader: Leader, monkeypatch: pytes
     monkeypatch.setattr(leader.edge.nodes, "beat", lambda *who: (heard.append(who), beat(*who)))
     await leader.report(TaskState.RUNNING, "t00")
     assert heard == [("n1", leader.session_id)]
+
+
+async def test_each_report_on_a_stream_is_answered_when_it_is_written(leader: Leader):
+    states = []
+    async for _ in leader.reports(TaskState.RUNNING, *([id] for id in TASK_IDS[:3])):
+        states.append([leader.store.view.task(id).state is TaskState.RUNNING for id in TASK_IDS[:3]])
+    assert states == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+async def test_reports_of_a_session_that_was_replaced_are_refused(leader: Leader):
+    answers = leader.reports(TaskState.RUNNING, ["t00"], ["t01"])
+    await anext(answers)
+    await leader.open_session()
+    with pytest.raises(SessionOver):
+        await anext(answers)
+    assert leader.store.view.task("t01").state is TaskState.ASSIGNED
+
+
+async def test_reports_end_with_the_certificate_they_were_begun_with(leader: Leader):
+    answers = leader.reports(TaskState.RUNNING, ["t00"], ["t01"])
+    await anext(answers)
+    leader.clock.advance(1_001)
+    with pytest.raises(PermissionDenied, match="expired"):
+        await anext(answers)
+
+
+async def test_the_more_nodes_there_are_the_longer_each_of_them_gathers_its_reports(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "REPORTS_PER_SECOND_MAX", 10)
+    for number in range(20):
+        leader.edge.listen(f"n{number}", asyncio.Event())
+    assert (await leader.report(TaskState.RUNNING, "t00")).apart_seconds == 2.0
 
 
 async def test_reports_that_find_the_queue_full_wait_and_are_written(leader: Leader, monkeypatch: pytest.MonkeyPatch):

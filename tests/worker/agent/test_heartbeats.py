@@ -32,7 +32,9 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         self.beats: asyncio.Queue[str] = asyncio.Queue()
         self.reports: asyncio.Queue[pb.UpdateTaskStatusRequest] = asyncio.Queue()
         self.period = PERIOD
+        self.apart = 0.0
         self.is_silent = False
+        self.must_end_reports = False
 
     async def Session(self, request: pb.SessionRequest, context: Any) -> AsyncIterator[pb.SessionMessage]:
         self.sessions += 1
@@ -47,9 +49,15 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
             if not self.is_silent:
                 yield pb.HeartbeatResponse(period_seconds=self.period)
 
-    async def UpdateTaskStatus(self, request: pb.UpdateTaskStatusRequest, context: Any) -> pb.UpdateTaskStatusResponse:
-        self.reports.put_nowait(request)
-        return pb.UpdateTaskStatusResponse(period_seconds=self.period)
+    async def UpdateTaskStatus(
+        self, request_iterator: AsyncIterator[pb.UpdateTaskStatusRequest], context: Any
+    ) -> AsyncIterator[pb.UpdateTaskStatusResponse]:
+        async for request in request_iterator:
+            self.reports.put_nowait(request)
+            if self.must_end_reports:
+                self.must_end_reports = False
+                return
+            yield pb.UpdateTaskStatusResponse(period_seconds=self.period, apart_seconds=self.apart)
 
     async def Assignments(self, request: pb.AssignmentsRequest, context: Any) -> AsyncIterator[pb.AssignmentsMessage]:
         yield pb.AssignmentsMessage(type=pb.AssignmentsMessage.COMPLETE, results_in=1)
@@ -159,6 +167,31 @@ async def test_a_node_whose_reports_are_answered_need_not_beat(node: Node):
             await node.dispatcher.reports.get()
         assert node.dispatcher.beats.empty()
         await node.dispatcher.beats.get()
+
+
+async def test_the_next_report_waits_as_long_as_the_managers_say_for_more_to_tell(node: Node):
+    node.dispatcher.apart = 0.3
+    now = asyncio.get_running_loop().time
+    async with asyncio.timeout(10):
+        node.reporter.report("t1", TaskStatus(state=TaskState.RUNNING))
+        first = await node.dispatcher.reports.get()
+        began = now()
+        node.reporter.report("t1", TaskStatus(state=TaskState.COMPLETE))
+        await asyncio.sleep(0)
+        node.reporter.report("t2", TaskStatus(state=TaskState.RUNNING))
+        second = await node.dispatcher.reports.get()
+    assert now() - began >= node.dispatcher.apart
+    assert [report.task_id for report in first.reports] == ["t1"]
+    assert [report.task_id for report in second.reports] == ["t1", "t2"]
+
+
+async def test_reports_that_were_not_answered_are_told_again_in_the_next_session(node: Node):
+    node.dispatcher.must_end_reports = True
+    async with asyncio.timeout(10):
+        node.reporter.report("t1", TaskStatus(state=TaskState.RUNNING))
+        told = [await node.dispatcher.reports.get() for _ in range(2)]
+    assert [request.session_id for request in told] == ["session1", "session2"]
+    assert told[0].reports == told[1].reports
 
 
 async def test_an_agent_that_did_not_run_itself_blames_nobody_and_waits_anew():

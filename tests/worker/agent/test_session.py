@@ -50,10 +50,13 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServicer):
         while (message := await script.get()) is not None:
             yield message
 
-    async def UpdateTaskStatus(self, request: pb.UpdateTaskStatusRequest, context: Any) -> pb.UpdateTaskStatusResponse:
-        self.reports.append({report.task_id: report.status.state for report in request.reports})
-        await self._notify()
-        return pb.UpdateTaskStatusResponse()
+    async def UpdateTaskStatus(
+        self, request_iterator: AsyncIterator[pb.UpdateTaskStatusRequest], context: Any
+    ) -> AsyncIterator[pb.UpdateTaskStatusResponse]:
+        async for request in request_iterator:
+            self.reports.append({report.task_id: report.status.state for report in request.reports})
+            await self._notify()
+            yield pb.UpdateTaskStatusResponse()
 
     async def _notify(self) -> None:
         async with self._changed:
