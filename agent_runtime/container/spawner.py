@@ -9,6 +9,7 @@ pivoted yet has nothing of the machine within reach. Standard library only.
 """
 
 import errno
+import fcntl
 import gc
 import os
 import resource
@@ -29,6 +30,9 @@ from pyswarm.agent_runtime.kernel.program import FAILURE, READY
 _FIRST_SLOT_OUTPUT = slice(1, 3)
 """Slots of stdout and stderr, which we keep open."""
 _FIRST_DAEMON_SECONDS = 60.0
+_FIRST_KEPT = 512
+"""Descriptors kept for containers get numbers from here on, above all that one start can need: so a child that is
+cloned is easily spared those of all others."""
 
 
 @dataclass
@@ -192,7 +196,13 @@ class Spawner:
         try:
             program, beside = _read_all(program_file), slots[0] if is_exec else None
             child = executor.clone(
-                program, slots, into_cgroup=cgroup, beside=beside, native=self.is_native, shares_memory=not is_held
+                program,
+                slots,
+                into_cgroup=cgroup,
+                beside=beside,
+                native=self.is_native,
+                shares_memory=not is_held,
+                others_from=_FIRST_KEPT,
             )
         except (OSError, ValueError) as error:
             print(f"cannot clone {container_id}: {error}", file=sys.stderr, flush=True)
@@ -209,9 +219,14 @@ class Spawner:
             "start_ticks": process.start_ticks(child.pid) or 0,
             "machine": self._machine,
         }
-        container = _Container(container_id, child.pid, directory, outputs, record, child.report, child.gate, is_held)
-        self._containers[container_id] = self._by_pid[child.pid] = self._reports[child.report] = container
-        self._poll.register(child.report, select.EPOLLIN)
+        directory = None if directory is None else _put_away(directory)
+        outputs = [_put_away(output) for output in outputs]
+        report, gate = child.report, child.gate
+        if is_held:
+            report, gate = _put_away(report), _put_away(gate)
+        container = _Container(container_id, child.pid, directory, outputs, record, report, gate, is_held)
+        self._containers[container_id] = self._by_pid[child.pid] = self._reports[report] = container
+        self._poll.register(report, select.EPOLLIN)
         if is_held:
             self._open_gate(container)  # up to where it waits once more
         else:
@@ -324,6 +339,18 @@ class Spawner:
         for descriptor in (container.directory, container.gate, *container.outputs):
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def _put_away(descriptor: int) -> int:
+    """Return a number out of the way for what is kept for long, in place of the one it has."""
+    try:
+        kept = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_KEPT)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EMFILE):
+            raise
+        return descriptor  # our limit is too low for that: children get a copy of it, and close it
+    os.close(descriptor)
+    return kept
 
 
 def _read_all(descriptor: int) -> bytes:

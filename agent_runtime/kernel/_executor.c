@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/close_range.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <pthread.h>
@@ -74,6 +75,9 @@ struct job {
     int error;
     pid_t pid;         /* as our pid namespace sees it; the kernel writes it before the child runs */
     int gate, gate_write;
+    int shares_memory;
+    uint32_t others_from; /* the first descriptor that is none of the child's business; 0 if all may be copied */
+    uint32_t descriptors; /* how many slots were given */
     uint32_t operations;
     struct clone_args clone;
     struct operation *operation;
@@ -231,43 +235,6 @@ static void let_go(struct job *job)
         munmap((char *)job - CHILD_STACK_BYTES, job->mapping_bytes);
 }
 
-/* The thread that the kernel suspends until the child has reached execve or ended. */
-static void *clone_in_thread(void *given)
-{
-    struct job *job = given;
-    long pid = clone_and_run(job, child);
-    if (pid < 0) {
-        job->error = (int)-pid;
-        announce(job, FAILED);
-    } else {
-        announce(job, CLONED); /* a child that was killed at once had no time to say so */
-    }
-    let_go(job);
-    return NULL;
-}
-
-/* Clone with our memory shared. Return 0 or an errno. */
-static int clone_sharing(struct job *job)
-{
-    pthread_attr_t attributes;
-    pthread_t thread;
-    int error = pthread_attr_init(&attributes);
-    if (error)
-        return error;
-    pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    job->users = 2;
-    error = pthread_create(&thread, &attributes, clone_in_thread, job);
-    pthread_attr_destroy(&attributes);
-    if (error) {
-        job->users = 1;
-        return error;
-    }
-    while (__atomic_load_n(&job->state, __ATOMIC_ACQUIRE) == CLONING)
-        call(SYS_futex, (long)&job->state, FUTEX_WAIT_PRIVATE, CLONING, 0, 0, 0);
-    return __atomic_load_n(&job->state, __ATOMIC_ACQUIRE) == FAILED ? job->error : 0;
-}
-
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
 extern const char _end[] __attribute__((visibility("hidden")));
 
@@ -310,8 +277,67 @@ static void note_kept(struct job *job)
     sort(job->kept, KEPT);
 }
 
-/* Clone with a copy of our memory. Return 0 or an errno. */
-static int clone_copying(struct job *job)
+/* Leave the table of descriptors that we share with the rest of the process for one without those of others: a child
+ * would get a copy of each, and to close a thousand of them takes it a millisecond. A kernel that has no such call lets
+ * the child do that. */
+static void leave_others(const struct job *job)
+{
+    for (uint32_t at = 0; at < job->descriptors; at++)
+        if (job->slot[at] >= (int64_t)job->others_from)
+            return; /* it needs one of them */
+    int64_t cgroup = job->clone.flags & CLONE_INTO_CGROUP ? (int64_t)job->clone.cgroup : -1;
+    int64_t last = cgroup > job->gate ? cgroup : job->gate;
+    if (job->slot[REPORT_SLOT] > last)
+        last = job->slot[REPORT_SLOT];
+    if (last < (int64_t)job->others_from)
+        call(SYS_close_range, job->others_from, UINT32_MAX, CLOSE_RANGE_UNSHARE, 0, 0, 0);
+}
+
+/* A thread that only clones. If the child shares our memory, the kernel suspends it until the child has reached execve
+ * or ended. */
+static void *clone_in_thread(void *given)
+{
+    struct job *job = given;
+    if (job->others_from)
+        leave_others(job);
+    if (!job->shares_memory)
+        note_kept(job);
+    long pid = clone_and_run(job, child);
+    if (pid < 0) {
+        job->error = (int)-pid;
+        announce(job, FAILED);
+    } else {
+        announce(job, CLONED); /* a child that was killed at once had no time to say so */
+    }
+    let_go(job);
+    return NULL;
+}
+
+/* Let a thread clone. Return 0 or an errno. */
+static int clone_by_thread(struct job *job)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    int error = pthread_attr_init(&attributes);
+    if (error)
+        return error;
+    pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    job->users = 2;
+    error = pthread_create(&thread, &attributes, clone_in_thread, job);
+    pthread_attr_destroy(&attributes);
+    if (error) {
+        job->users = 1;
+        return error;
+    }
+    while (__atomic_load_n(&job->state, __ATOMIC_ACQUIRE) == CLONING)
+        call(SYS_futex, (long)&job->state, FUTEX_WAIT_PRIVATE, CLONING, 0, 0, 0);
+    return __atomic_load_n(&job->state, __ATOMIC_ACQUIRE) == FAILED ? job->error : 0;
+}
+
+/* Clone with a copy of our memory. No thread could be made while our children are to be born in another pid namespace.
+ * Return 0 or an errno. */
+static int clone_by_ourselves(struct job *job)
 {
     note_kept(job);
     long pid = clone_and_run(job, child);
@@ -403,8 +429,10 @@ static struct job *load(const char *encoded, size_t length, size_t descriptors)
 }
 
 PyDoc_STRVAR(clone_doc,
-"clone(program, descriptors, into_cgroup, gate, gate_write, report, shares_memory) -> pid\n\n"
+"clone(program, descriptors, into_cgroup, gate, gate_write, report, shares_memory, others_from) -> pid\n\n"
 "Clone a child that runs an encoded program once a byte comes through `gate`. `into_cgroup` is -1 or a descriptor.\n"
+"A child with a copy of our memory gets no copy of descriptors from `others_from` on, if that is not 0, unless it is\n"
+"given one of them; it must not be one that is to end with the thread that cloned it, nor be born elsewhere.\n"
 "Raises OSError, or ValueError for a program that is none.");
 
 static PyObject *executor_clone(PyObject *module, PyObject *arguments)
@@ -414,8 +442,9 @@ static PyObject *executor_clone(PyObject *module, PyObject *arguments)
     Py_ssize_t length;
     PyObject *descriptors;
     int into_cgroup, gate, gate_write, report, shares;
-    if (!PyArg_ParseTuple(arguments, "y#O!iiiip", &encoded, &length, &PyList_Type, &descriptors, &into_cgroup, &gate,
-                          &gate_write, &report, &shares))
+    unsigned int others_from;
+    if (!PyArg_ParseTuple(arguments, "y#O!iiiipI", &encoded, &length, &PyList_Type, &descriptors, &into_cgroup, &gate,
+                          &gate_write, &report, &shares, &others_from))
         return NULL;
     Py_ssize_t count = PyList_GET_SIZE(descriptors);
     struct job *job = load(encoded, (size_t)length, (size_t)count);
@@ -431,6 +460,9 @@ static PyObject *executor_clone(PyObject *module, PyObject *arguments)
     job->slot[GATE_SLOT] = gate;
     job->gate = gate;
     job->gate_write = gate_write;
+    job->shares_memory = shares;
+    job->others_from = shares ? 0 : others_from;
+    job->descriptors = (uint32_t)count;
     job->clone.exit_signal = SIGCHLD;
     job->clone.flags |= CLONE_CLEAR_SIGHAND | CLONE_PARENT_SETTID;
     job->clone.parent_tid = (uintptr_t)&job->pid;
@@ -445,7 +477,7 @@ static PyObject *executor_clone(PyObject *module, PyObject *arguments)
     sigset_t every, before;
     sigfillset(&every);
     pthread_sigmask(SIG_SETMASK, &every, &before);
-    int error = shares ? clone_sharing(job) : clone_copying(job);
+    int error = shares || others_from ? clone_by_thread(job) : clone_by_ourselves(job);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pid_t pid = job->pid;
     let_go(job);

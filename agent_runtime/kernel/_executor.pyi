@@ -6,6 +6,7 @@ def clone(
     gate_write: int,
     report: int,
     shares_memory: bool,
+    others_from: int,
     /,
 ) -> int: ...
 def keep_from_children() -> None: ...

@@ -108,6 +108,7 @@ def clone(
     native: bool = HAS_NATIVE,
     shares_memory: bool = True,
     last: bool = False,
+    others_from: int = 0,
 ) -> Child:
     """Clone a child that runs an encoded program once its gate is opened; `descriptors` fill the first slots.
 
@@ -120,11 +121,16 @@ def clone(
 
     `shares_memory` lets it run in ours until execve, where the executor can: not for one that waits, or outlives us.
 
+    `others_from`: descriptors from this number on are no business of a child that shares no memory and is not born
+    beside others: the C executor spares it their copies. 0: there are none.
+
     `report` yields EOF when the child has reached execve, or a `FAILURE` record. Raises OSError, and ValueError for a
     program of another version.
     """
     if beside is None:
-        return _clone(program, descriptors, into_cgroup, shares_memory=shares_memory, native=native)
+        return _clone(
+            program, descriptors, into_cgroup, shares_memory=shares_memory, native=native, others_from=others_from
+        )
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         _pid_namespace_of_children(beside)
@@ -146,14 +152,22 @@ def keep_from_children() -> None:
 
 
 def _clone(
-    program: bytes, descriptors: list[int], into_cgroup: int | None, *, shares_memory: bool, native: bool
+    program: bytes,
+    descriptors: list[int],
+    into_cgroup: int | None,
+    *,
+    shares_memory: bool,
+    native: bool,
+    others_from: int = 0,
 ) -> Child:
     gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
     report_read, report_write = os.pipe2(os.O_CLOEXEC)
     try:
         if native:
             cgroup = -1 if into_cgroup is None else into_cgroup
-            pid = _executor.clone(program, descriptors, cgroup, gate_read, gate_write, report_write, shares_memory)
+            pid = _executor.clone(
+                program, descriptors, cgroup, gate_read, gate_write, report_write, shares_memory, others_from
+            )
         else:
             loaded = LoadedProgram(program)
             pid = _clone_in_python(loaded, descriptors, into_cgroup, gate_read, gate_write, report_write)

@@ -4,6 +4,7 @@ Little is imported, as in the spawner.
 """
 
 import errno
+import fcntl
 import os
 import select
 import signal
@@ -124,11 +125,18 @@ def nothing_happens_before_the_gate_is_opened_nor_when_it_is_closed() -> None:
     assert os.read(reader, 100) == b""
 
 
-def waiting_once_more() -> Child:
+def waiting_once_more(*descriptors: int, others_from: int = 0) -> Child:
     w = Writer()
     w.call("write", REPORT_SLOT, w.block(READY), 1, label="say so")
     w.call("read", GATE_SLOT, w.block(bytes(8)), 1, label="wait", least=1)
-    child = executor.clone(shell(w, "exit 4").encode(), [], into_cgroup=None, native=NATIVE, shares_memory=False)
+    child = executor.clone(
+        shell(w, "exit 4").encode(),
+        [*descriptors],
+        into_cgroup=None,
+        native=NATIVE,
+        shares_memory=False,
+        others_from=others_from,
+    )
     os.write(child.gate, b"1")
     assert os.read(child.report, 8) == READY
     return child
@@ -171,6 +179,26 @@ def what_is_kept_from_children_is_not_copied_for_them() -> None:
         assert len([bytes(1000) for _ in range(10_000)]) == 10_000  # ours is whole, and grows
         assert let_go(child) == b""
         assert ended(child) == 4
+
+
+@case
+def descriptors_of_others_are_not_copied_for_one_that_waits() -> None:
+    others_from = 100
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    other = fcntl.fcntl(reader, fcntl.F_DUPFD_CLOEXEC, others_from)
+    for given, has_others in ((writer, not NATIVE), (other, True)):  # all are copied to one that needs one of them
+        child = waiting_once_more(given, others_from=others_from)
+        opened = {int(name) for name in os.listdir(f"/proc/{child.pid}/fd")}
+        assert (other in opened) == has_others, opened
+        assert {0, 1, 2, given} <= opened
+        assert os.readlink(f"/proc/{child.pid}/fd/{given}") == os.readlink(f"/proc/self/fd/{given}")
+        assert let_go(child) == b""
+        assert ended(child) == 4
+    assert os.readlink(f"/proc/self/fd/{other}").startswith("pipe:"), "ours is as it was"
+    child = waiting_once_more(others_from=others_from)
+    os.close(child.gate)
+    assert FAILURE.unpack(reported(child)) == (1, errno.EPIPE), "nobody else holds its gate"
+    assert ended(child) == 127
 
 
 def copied_kib() -> int:
