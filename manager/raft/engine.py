@@ -525,7 +525,11 @@ class RaftEngine:
 
     def _installed(self, done: "asyncio.Future[None]", header: SnapshotHeader) -> None:
         self._installing = None
-        if self.is_down or done.cancelled():
+        if done.cancelled():
+            return
+        if self.is_down:
+            if (error := done.exception()) is not None:
+                log.warning("snapshot not installed", reason=str(error))
             return
         try:
             done.result()

@@ -85,7 +85,10 @@ class SnapshotJob:
         return header.last, header.before, {RaftNode(m) for m in self._members_now()}
 
     async def settle(self) -> None:
-        """Wait for a snapshot under way; its outcome does not matter any more."""
+        """Wait for a snapshot under way; one that fails now is missed by nobody, and told all the same."""
         self._pace.hurry()
-        if self._writing is not None:
-            await asyncio.wait({self._writing})
+        writing = self._writing
+        if writing is not None:
+            await asyncio.wait({writing})
+            if not writing.cancelled() and (error := writing.exception()) is not None:
+                log.warning("raft snapshot not written", reason=str(error))

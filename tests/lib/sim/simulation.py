@@ -8,6 +8,7 @@ in whatever process it runs (with PYTHONHASHSEED=0, because the core keeps its m
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import logging
 import random
@@ -316,6 +317,8 @@ def _run(seed: int, mix: Mix, rules: Rules, course: Course | None) -> Report:
         )
         try:
             report = loop.run_until_complete(run())
+            # What was left behind with nobody to look at it is told when it is collected.
+            gc.collect()
             if unexpected:
                 raise InvariantBroken(unexpected[0])
             return report
