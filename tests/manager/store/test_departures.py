@@ -112,34 +112,73 @@ async def crowd(loaded: Harbour) -> Harbour:
     return loaded
 
 
-async def test_a_crowd_that_was_answered_gathers_until_nobody_comes_any_more(crowd: Harbour):
-    await crowd.end(*crowd.under_way)
-    for number in range(5):
+async def test_a_crowd_leaves_again_as_soon_as_all_that_were_answered_have_come_back(crowd: Harbour):
+    answered = list(crowd.under_way)
+    await crowd.end(*answered)
+    for number, _ in enumerate(answered):
+        assert not crowd.under_way
         await crowd.begin(f"again{number}")
+        await crowd.wait(QUIET_SECONDS * 0.75)
+    assert set(crowd.under_way) == {f"again{number}" for number, _ in enumerate(answered)}
+
+
+async def test_a_crowd_of_which_one_does_not_come_back_gathers_until_nobody_comes_any_more(crowd: Harbour):
+    answered = list(crowd.under_way)
+    await crowd.end(*answered)
+    names = [f"again{number}" for number, _ in enumerate(answered[1:])]
+    for name in names:
+        await crowd.begin(name)
         await crowd.wait(QUIET_SECONDS * 0.75)
         assert not crowd.under_way
     await crowd.wait(QUIET_SECONDS * 0.5)
-    assert set(crowd.under_way) == {f"again{number}" for number in range(5)}
+    assert set(crowd.under_way) == set(names)
 
 
-async def test_a_crowd_that_gathered_while_the_one_before_it_was_under_way_leaves_right_after_it(crowd: Harbour):
-    await crowd.begin("again0", "again1", "again2")
+async def test_those_that_came_while_the_crowd_was_under_way_leave_with_those_that_come_back(crowd: Harbour):
+    answered = list(crowd.under_way)
+    await crowd.begin("new0", "new1", "new2")
+    await crowd.wait(QUIET_SECONDS * 0.75)
+    await crowd.end(*answered)
+    names = [f"again{number}" for number, _ in enumerate(answered)]
+    for name in names:
+        assert not crowd.under_way
+        await crowd.begin(name)
+    assert set(crowd.under_way) == {"new0", "new1", "new2", *names}
+
+
+async def test_a_crowd_whose_members_have_gone_keeps_those_that_came_meanwhile_no_longer(crowd: Harbour):
+    await crowd.begin("new0", "new1", "new2")
     await crowd.wait(QUIET_SECONDS * 1.5)
     await crowd.end(*crowd.under_way)
-    assert set(crowd.under_way) == {"again0", "again1", "again2"}
+    assert set(crowd.under_way) == {"new0", "new1", "new2"}
 
 
-async def test_a_crowd_that_comes_without_end_leaves_all_the_same(crowd: Harbour):
+async def test_a_crowd_stays_one_when_only_few_were_quick(crowd: Harbour):
     await crowd.end(*crowd.under_way)
+    await crowd.begin("quick")
+    await crowd.wait(QUIET_SECONDS)
+    assert set(crowd.under_way) == {"quick"}
+    await crowd.begin("late0", "late1")
+    await crowd.end("quick")
+    assert not crowd.under_way
+    await crowd.begin("quick again")
+    assert set(crowd.under_way) == {"late0", "late1", "quick again"}
+
+
+async def test_a_crowd_that_never_pauses_and_is_never_complete_leaves_all_the_same(loaded: Harbour):
+    names = [f"c{number}" for number in range(20)]
+    await loaded.begin(*names)
+    await loaded.end(*loaded.under_way)
+    await loaded.end(*loaded.under_way)
     step = QUIET_SECONDS * 0.75
     needed = int(GATHERING_SECONDS / step)
     for number in range(needed):
-        await crowd.begin(f"again{number}")
-        await crowd.wait(step)
-        assert not crowd.under_way
-    await crowd.begin("last")
-    await crowd.wait(step)
-    assert len(crowd.under_way) == needed + 1
+        await loaded.begin(f"again{number}")
+        await loaded.wait(step)
+        assert not loaded.under_way
+    await loaded.begin("last")
+    await loaded.wait(step)
+    assert len(loaded.under_way) == needed + 1
 
 
 async def test_whoever_comes_when_the_crowd_has_gone_waits_for_nobody(crowd: Harbour):
