@@ -31,6 +31,11 @@ def reset_signals(w: Writer) -> None:
     w.call("rt_sigprocmask", _SIG_SETMASK, w.block(bytes(8)), 0, 8, label="unblock signals")
 
 
+def block_signals(w: Writer) -> None:
+    """Have signals wait for a program that asks for them, also those that the kernel keeps from a pid 1."""
+    w.call("rt_sigprocmask", _SIG_SETMASK, w.block(b"\xff" * 8), 0, 8, label="block signals")
+
+
 @dataclass(frozen=True)
 class Hold:
     """Where a child meets its parent. One that has `go` stops before it executes anything: it tells `ready` that it

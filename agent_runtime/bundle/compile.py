@@ -17,7 +17,15 @@ from functools import lru_cache
 from itertools import takewhile
 
 from pyswarm.agent_runtime.bundle import defaults
-from pyswarm.agent_runtime.bundle.become import AT_THE_GATE, Filter, become, leave_our_keys, reset_signals
+from pyswarm.agent_runtime.bundle.become import (
+    AT_THE_GATE,
+    Filter,
+    become,
+    block_signals,
+    leave_our_keys,
+    reset_signals,
+)
+from pyswarm.agent_runtime.bundle.build import INIT_POINT
 from pyswarm.agent_runtime.bundle.rootfs import RootfsWriter
 from pyswarm.agent_runtime.bundle.runtime_spec import Mount, Namespace, Process, Spec
 from pyswarm.agent_runtime.kernel import numbers as n
@@ -94,6 +102,9 @@ def compile_program(
     w.call("sethostname", w.text(spec.hostname), len(spec.hostname.encode()), label="set the host name")
     _standard_streams(w, rootfs, handover, is_terminal=spec.process.terminal)
     _oom_score(w, rootfs, spec.process)
+    if spec.process.args[0] == INIT_POINT:
+        # Else one that comes before the init has blocked them is lost, and who stops the container waits in vain.
+        block_signals(w)
     become(w, spec.process, cwd=cwd, seccomp=Filter(seccomp), hold=AT_THE_GATE if held else None)
     return w.finish()
 

@@ -141,13 +141,14 @@ static long execute(char **words, char **environment)
     }
 }
 
-static void become_program(char **words, char **environment, unsigned long mask)
+static void become_program(char **words, char **environment)
 {
+    unsigned long none = 0;
     int group = (int)call(__NR_getpid, 0, 0, 0, 0);
     call(__NR_setpgid, 0, 0, 0, 0);
     /* Without a terminal this fails, and there is nothing to hand over. SIGTTOU is blocked yet: it does not stop us. */
     call(__NR_ioctl, 0, TIOCSPGRP, (long)&group, 0);
-    call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, sizeof mask);
+    call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&none, 0, sizeof none);
     long error = execute(words, environment);
     say("pyswarm-init: cannot execute \"");
     say(words[0]);
@@ -177,16 +178,17 @@ static void reap(long program)
 __attribute__((used, noreturn)) static void run(long *stack)
 {
     char **words = (char **)(stack + 1), **environment = words + stack[0] + 1;
-    unsigned long every = EVERY_SIGNAL, before;
+    unsigned long every = EVERY_SIGNAL;
     if (stack[0] < 3 || words[1][0] != '-' || words[1][1] != '-' || words[1][2]) {
         say("usage: pyswarm-init -- PROGRAM [ARGUMENT...]\n");
         call(__NR_exit_group, 2, 0, 0, 0);
     }
-    /* Blocked, signals wait until they are asked for, also those that the kernel would keep from a pid 1. */
-    call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&every, (long)&before, sizeof every);
+    /* Blocked, signals wait until they are asked for, also those that the kernel would keep from a pid 1. So they are
+     * already where the runtime executed us: none may come in between. */
+    call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&every, 0, sizeof every);
     long program = call(__NR_clone, SIGCHLD, 0, 0, 0);
     if (program == 0)
-        become_program(words + 2, environment, before);
+        become_program(words + 2, environment);
     if (program < 0) {
         say("pyswarm-init: cannot fork\n");
         call(__NR_exit_group, 126, 0, 0, 0);

@@ -1,6 +1,7 @@
 """An init of ours as a container's first process: reaps, hands on signals, ends as the program, is out of reach."""
 
 import os
+import signal
 
 import pytest
 import pytest_asyncio
@@ -41,6 +42,15 @@ async def test_processes_left_to_it_are_reaped(box: RuntimeHost) -> None:
 async def test_a_signal_ends_a_program_that_has_no_handler_for_it(box: RuntimeHost) -> None:
     await box.start("box", "sleep", "1000", init=True)
     assert (await box.stop("box", grace_seconds=60)).exit_code == 143
+
+
+async def test_a_signal_that_comes_before_the_init_is_there_is_not_lost(box: RuntimeHost) -> None:
+    """The kernel keeps it from a pid 1 that has not asked for it."""
+    await box.create("box", "sleep", "1000", init=True)
+    (pid,) = box.cgroups.processes("box")
+    os.kill(pid, signal.SIGTERM)
+    await box.stub.StartContainer(pb.ContainerId(id="box"))
+    assert (await box.wait("box")).exit_code == 143
 
 
 async def test_signals_are_handed_on_to_the_program_alone(box: RuntimeHost) -> None:
