@@ -53,11 +53,6 @@ class NodeInfo:
         if revision.task_template.placement.affinities:
             self.keeps_away.update(kept_away_by(revision))
 
-    def stop(self, service_id: str) -> None:
-        """A task of the service was told to stop: it holds what it holds until it has."""
-        self.active_total -= 1
-        _count_down(self.active_of_service, service_id)
-
     def give_back(
         self, service_id: str, revision: Revision, pieces: tuple[GenericResource, ...] = (), *, is_active: bool = True
     ) -> None:
@@ -69,7 +64,8 @@ class NodeInfo:
         self.free += revision.task_template.resources.reservations
         _count_down(self.tasks_of_service, service_id)
         if is_active:
-            self.stop(service_id)
+            self.active_total -= 1
+            _count_down(self.active_of_service, service_id)
         if revision.ports:
             self.host_ports.subtract(host_ports(revision.ports))
 

@@ -69,9 +69,7 @@ class NodeTable:
         """Take one step of a task, either side None when it was created or deleted."""
         before = old if old is not None and holds_resources(old) else None
         after = new if new is not None and holds_resources(new) else None
-        if before is not None and after is not None and before.node_id == after.node_id:
-            if before.is_wanted and not after.is_wanted:
-                self._stop(after, seen)
+        if before is not None and after is not None and _counts_as(before) == _counts_as(after):
             return
         if after is not None and (booked := self._booked.pop(after.id, None)) is not None:
             if booked.node_id == after.node_id and after.is_wanted:
@@ -192,24 +190,12 @@ class NodeTable:
         if revision is not None:
             self._take(task.node_id, revision, task.assigned_generic, is_active=task.is_wanted)
 
-    def _stop(self, task: Task, seen: Snapshot) -> None:
-        if seen.revision_of(task) is None:
-            self._count_anew(task.node_id, seen)
-        elif (info := self.infos.get(task.node_id)) is not None:
-            info.stop(task.service_id)
-            self._forget_pools()
-
     def _unbook(self, task: Task, seen: Snapshot) -> None:
         revision = seen.revision_of(task)
-        if revision is None:
-            self._count_anew(task.node_id, seen)
-        else:
+        if revision is not None:
             self._give_back(task.node_id, revision, task.assigned_generic, is_active=task.is_wanted)
-
-    def _count_anew(self, node_id: str, seen: Snapshot) -> None:
-        """Count a node's tasks when one's revision was deleted in the same entry."""
-        info = self.infos.get(node_id)
-        if info is not None:
+        elif (info := self.infos.get(task.node_id)) is not None:
+            # Deleted in the same entry: count the node's tasks anew.
             self.node_changed(info.node, seen)
 
     def _take(
@@ -251,6 +237,11 @@ class NodeTable:
             moments.sort()
             del moments[:-FAILURES_MAX]
             self.failing.setdefault(task.revision_id, set()).add(task.node_id)
+
+
+def _counts_as(task: Task) -> tuple[str, bool]:
+    """Return where a task that holds resources counts, and whether as one that is to stay."""
+    return task.node_id, task.is_wanted
 
 
 def _packed(info: NodeInfo) -> Packed:
