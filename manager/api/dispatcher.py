@@ -175,14 +175,18 @@ class DispatcherEdge:
         """How long after a report was answered the next one from the same node may come."""
         return len(self._by_node) / REPORTS_PER_SECOND_MAX
 
-    def check_caller(self, caller: Caller) -> None:
-        """Raise PermissionDenied for one that the gate would not admit any more, whose stream goes on."""
+    def heard(self, caller: Caller, session_id: str) -> None:
+        """Count a message on a stream as a heartbeat of its node.
+
+        Raises PermissionDenied for one that the gate would not admit any more, whose stream goes on, and SessionOver.
+        """
         if self._clock.now() > caller.expires_at:
             raise PermissionDenied(
                 f"the certificate of node {caller.node_id} has expired", remedy="Renew it, or join the node again."
             )
         if self.store.view.node(caller.node_id) is None:
             raise PermissionDenied(f"node {caller.node_id} was removed from the cluster", remedy="Join it again.")
+        self.nodes.beat(caller.node_id, session_id)
 
     # -- reports
 
@@ -303,8 +307,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
         caller = current_caller()
         async for request in request_iterator:
             edge = self._edge()
-            edge.check_caller(caller)
-            edge.nodes.beat(caller.node_id, request.session_id)
+            edge.heard(caller, request.session_id)
             yield pb.HeartbeatResponse(period_seconds=edge.nodes.period_seconds)
 
     async def UpdateTaskStatus(
@@ -313,8 +316,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServicer):
         caller = current_caller()
         async for request in request_iterator:
             edge = self._edge()
-            edge.check_caller(caller)
-            edge.nodes.beat(caller.node_id, request.session_id)
+            edge.heard(caller, request.session_id)
             await edge.report(
                 [Report(caller.node_id, r.task_id, from_message(r.status, TaskStatus)) for r in request.reports]
             )

@@ -20,9 +20,9 @@ CROWD_MIN: Final = 3
 callers hardly ever make such a group: they would lose by waiting for each other."""
 
 QUIET_SECONDS: Final = 0.008
-"""A crowd has gathered when nobody has come for so long: callers that share two busy processors with
-three managers come in bursts, as each process is given its turn. With 2 ms, entries left with a fifth of those who were
-about to come."""
+"""A crowd has gathered when nobody has come for so long: callers that share two busy processors with three managers
+come in bursts, as each process is given its turn. With 2 ms, entries left with a fifth of those who were about
+to come."""
 
 GATHERING_SECONDS: Final = 0.05
 """Since a crowd left: so long may the next one gather at most, and so long it is remembered."""
